@@ -1,0 +1,45 @@
+"""What every command of the project does around its `main`."""
+
+import argparse
+import signal
+import sys
+
+from lib.errors import UserError, nearest
+
+
+class Parser(argparse.ArgumentParser):
+    """Options in any order among positional arguments; a wrong one is a `UserError` that names the nearest."""
+
+    def __init__(self, **keywords):
+        super().__init__(allow_abbrev=False, **keywords)
+
+    def parse(self, arguments=None):
+        options, rest = self.parse_known_intermixed_args(arguments)
+        if rest:
+            known = [o for action in self._actions for o in action.option_strings if o[:2] == "--"]
+            raise UserError(f"{rest[0]}: unknown option{nearest(rest[0].split('=')[0], known)}; see --help")
+        return options
+
+    def error(self, message):
+        raise UserError(f"{message}; see --help")
+
+
+def run(main):
+    """Calls main() and exits: 0, or a user's error as one line and its exit code, or 130 when interrupted.
+
+    A request to end (SIGTERM) counts as an interruption, so that what is open is closed.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        print("error: out of memory; lower batch_size or clip_len", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,220 @@
+"""The configuration of a run: the published YAML keys, checked, with `key=value` overrides."""
+
+import re
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lib.errors import UserError, describe, nearest
+from lib.files import require_file
+from lib.losses import LOSS_TERMS
+from lib.model.mambablocks import LIMB_GRADIENTS
+from lib.model.posemamba import PoseMamba
+from lib.model.scan_orders import SCAN_ORDERS
+
+BACKBONES = {"PoseMamba": PoseMamba}
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Config(BaseModel):
+    """All keys of a config file; defaults are the published recipe of the S model."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    # Run
+    train_2d: bool = False
+    no_eval: bool = False
+    finetune: bool = False
+    partial_train: list[str] | None = None  # parts of parameter names; only these are trained
+    seed: int = Field(0, ge=0, lt=2**32)
+    experiment: str = "PoseMamba"  # MLflow experiment
+
+    # Training
+    epochs: Count = 120
+    checkpoint_frequency: Count = 30  # epochs between numbered checkpoints
+    batch_size: Count = 4
+    dropout: Share = 0.0
+    drop_path: Share = 0.2  # stochastic depth
+    learning_rate: float = Field(2e-4, gt=0)
+    weight_decay: Weight = 0.01
+    lr_decay: float = Field(0.99, gt=0)  # after each epoch
+
+    # Model
+    backbone: str = "PoseMamba"
+    maxlen: Count = 243  # frames; the longest clip of the model
+    dim_feat: Count = 64
+    mlp_ratio: float = Field(2, gt=0)
+    depth: Count = 10
+    att_fuse: bool = True  # of DSTformer; published configs carry it, PoseMamba has no use for it
+    scan: str = "v2_plus_poselimbs"
+    limb_gradient: str = "straight_through"
+
+    # Data
+    data_root: str = "data/motion3d/MB3D_f243s81"  # folder of clips already cut, used if there
+    subset_list: list[str] = ["H36M-SH"]
+    dt_root: str = "data/motion3d"
+    dt_file: str = "h36m_sh_conf_cam_source_final.pkl"
+    clip_len: Count = 243  # frames
+    data_stride: Count = 81  # frames between the starts of training clips
+    rootrel: bool = True
+    sample_stride: Count = 1
+    num_joints: Count = 17
+    no_conf: bool = True
+    gt_2d: bool = False
+
+    # Loss
+    lambda_3d: Weight = 1.0
+    lambda_scale: Weight = 0.5
+    lambda_3d_velocity: Weight = 20.0
+    lambda_lv: Weight = 0.0
+    lambda_lg: Weight = 0.0
+    lambda_a: Weight = 0.0
+    lambda_av: Weight = 0.0
+    lambda_3dw: Weight = 0.0
+    lambda_diff: Weight = 0.5
+
+    # Augmentation
+    synthetic: bool = False
+    flip: bool = True
+    mask_ratio: Share = 0.0
+    mask_T_ratio: Share = 0.0
+    noise: bool = False
+
+    @property
+    def loss_weights(self):
+        return {name: getattr(self, name) for name in LOSS_TERMS}
+
+    @property
+    def in_chans(self):
+        return 2 if self.no_conf else 3
+
+    def build_model(self):
+        """The untrained model of this config."""
+        return BACKBONES[self.backbone](
+            num_frame=self.maxlen,
+            num_joints=self.num_joints,
+            in_chans=self.in_chans,
+            embed_dim_ratio=self.dim_feat,
+            depth=self.depth,
+            mlp_ratio=self.mlp_ratio,
+            drop_rate=self.dropout,
+            drop_path_rate=self.drop_path,
+            scan=self.scan,
+            limb_gradient=self.limb_gradient,
+        )
+
+
+# Keys that published configs have for 2D pre-training, which is not there yet.
+_NOT_YET = ("train_2d", "synthetic", "mask_ratio", "mask_T_ratio", "noise")
+
+_CHOICES = {"backbone": BACKBONES, "scan": SCAN_ORDERS, "limb_gradient": LIMB_GRADIENTS}
+
+
+def load_config(path=None, overrides=(), base=None):
+    """The config of a YAML file, or of the dict `base`, with overrides on top.
+
+    Args:
+        path: YAML file, or None.
+        overrides: "key=value" strings; values are read as YAML.
+        base: keys to start from where there is no file.
+
+    Raises:
+        UserError: the file is missing or not YAML, a key is unknown (names the nearest right one), a
+            value has the wrong type or range, or switches on what is not there.
+    """
+    values, origin = dict(base or {}), {}
+    if path is not None:
+        values = _read_yaml(path)
+        origin = dict.fromkeys(values, str(path))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"{override!r}: expected key=value")
+        try:
+            values[key] = yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise UserError(f"{override!r}: the value is not YAML") from error
+        origin[key] = "command line"
+    return validate(values, origin)
+
+
+def validate(values, origin=None):
+    """`Config` of a dict; `origin` says for each key where it was given, for the message."""
+    try:
+        config = Config(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        raise UserError(_where(key, origin) + _explain(first, key, values)) from error
+    for key, known in _CHOICES.items():
+        value = getattr(config, key)
+        if value not in known:
+            raise UserError(
+                f"{_where(key, origin)}{value!r} is unknown{nearest(value, known)}; there are {', '.join(known)}"
+            )
+    for key in _NOT_YET:
+        if getattr(config, key):
+            raise UserError(
+                f"{_where(key, origin)}is part of 2D pre-training, which this version does not have; "
+                f"set {key}: {type(getattr(config, key))()}"
+            )
+    if config.clip_len > config.maxlen:
+        raise UserError(
+            f"{_where('clip_len', origin)}{config.clip_len} frames is longer than maxlen, {config.maxlen}"
+        )
+    if not any(config.loss_weights.values()):
+        raise UserError(f"{_where('lambda_3d', origin)}all loss weights are 0; set at least one")
+    return config
+
+
+def to_yaml(config):
+    """The text of a config file that gives this config."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+def _where(key, origin):
+    source = (origin or {}).get(key)
+    return f"{source}: {key}: " if source else f"{key}: "
+
+
+def _explain(error, key, values):
+    if error["type"] == "extra_forbidden":
+        return f"unknown key{nearest(key, Config.model_fields)}"
+    return f"{values[key]!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _read_yaml(path):
+    path = require_file(path)
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        place = f"line {line + 1}: " if line is not None else ""
+        raise UserError(
+            f"{path}: {place}is not YAML ({getattr(error, 'problem', None) or describe(error)})"
+        ) from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"{path}: expected lines of `key: value`")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 2e-4 is a number (YAML 1.1 wants 2.0e-4), and a key given twice is an error."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} is given twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)

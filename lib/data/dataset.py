@@ -1,0 +1,109 @@
+"""Training clips as batches of tensors, from a reader's rows or from published clip files."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+
+from lib.data.pickles import load_arrays
+from lib.data.skeleton import JOINTS, ROOT, flip
+from lib.errors import UserError
+
+
+class RowClips(Dataset):
+    """Clips cut on the fly from rows: a frame that many clips share is stored once.
+
+    Args:
+        inputs: (n, J, 2 or 3) float32.
+        targets: (n, J, 3) float32.
+        clips: (m, F) row numbers.
+    """
+
+    def __init__(self, inputs, targets, clips):
+        self.inputs, self.targets, self.clips = inputs, targets, clips
+
+    def __len__(self):
+        return len(self.clips)
+
+    def __getitem__(self, indices):
+        """A list of clip numbers -> input (B, F, J, 2 or 3), target (B, F, J, 3)."""
+        rows = self.clips[indices]
+        return torch.from_numpy(self.inputs[rows]), torch.from_numpy(self.targets[rows])
+
+
+class FileClips(Dataset):
+    """Clips of a published folder: one pickle a clip, dict(data_input, data_label), each (F, 17, 3).
+
+    Raises:
+        UserError: a file is damaged, or a clip has another shape than (clip_len, 17, 3).
+    """
+
+    def __init__(self, files, clip_len):
+        self.files, self.shape = files, (clip_len, len(JOINTS), 3)
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, indices):
+        """A list of clip numbers -> input (B, F, J, 3), target (B, F, J, 3)."""
+        clips = [self._read(self.files[index]) for index in indices]
+        return tuple(torch.from_numpy(np.stack(part)) for part in zip(*clips))
+
+    def _read(self, path):
+        clip = load_arrays(path)
+        for key in ("data_input", "data_label"):
+            if not isinstance(clip, dict) or np.shape(clip.get(key)) != self.shape:
+                found = np.shape(clip.get(key)) if isinstance(clip, dict) else type(clip).__name__
+                raise UserError(f"{path}: {key!r} is {found}, expected {self.shape}; set clip_len")
+        return tuple(np.asarray(clip[key], np.float32) for key in ("data_input", "data_label"))
+
+
+def training_clips(config, reader):
+    """The clips to train on: files under `data_root`/subset/train where there are some, else the reader's.
+
+    Returns:
+        The data set, and a line that says where the clips come from.
+    """
+    folders = [Path(config.data_root) / subset / "train" for subset in config.subset_list]
+    files = sorted(file for folder in folders for file in folder.glob("*.pkl"))
+    if files:
+        return FileClips(files, config.clip_len), f"{len(files)} files in {config.data_root}"
+    clips, _ = reader.get_split_id()
+    if not len(clips):
+        raise UserError(
+            f"{reader.path}: no training source is {config.clip_len} frames long; set clip_len or sample_stride"
+        )
+    dataset = RowClips(reader.read_2d("train"), reader.read_3d("train"), clips)
+    return dataset, f"{len(clips)} clips cut from {reader.path}"
+
+
+def training_batches(dataset, batch_size):
+    """Shuffled batches of a data set; the last one may be smaller."""
+    sampler = BatchSampler(RandomSampler(dataset), batch_size, drop_last=False)
+    return DataLoader(dataset, sampler=sampler, batch_size=None)
+
+
+def network_input(inputs, targets, config):
+    """What the network sees of clips (B, F, J, 2 or 3) with true poses (B, F, J, 3), normalised both.
+
+    `gt_2d` puts the true 2D position in place of the detection, with confidence 1; `no_conf` leaves the
+    confidence out.
+    """
+    if config.gt_2d:
+        inputs = torch.cat([targets[..., :2], torch.ones_like(targets[..., :1])], dim=-1)
+    return inputs[..., :2] if config.no_conf else inputs
+
+
+def training_target(targets, config):
+    """What the network learns of true poses (B, F, J, 3): root-relative, or depth from the first root (`rootrel`)."""
+    if config.rootrel:
+        return targets - targets[:, :, ROOT, None]
+    depth = targets[..., 2:] - targets[:, :1, ROOT, None, 2:]
+    return torch.cat([targets[..., :2], depth], dim=-1)
+
+
+def flip_half(inputs, targets):
+    """Mirrors each clip of a batch with probability 0.5, input and target alike."""
+    chosen = (torch.rand(len(inputs)) < 0.5)[:, None, None, None]
+    return torch.where(chosen, flip(inputs), inputs), torch.where(chosen, flip(targets), targets)

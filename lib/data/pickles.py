@@ -1,0 +1,53 @@
+"""Reading the field's pickle files without running what a pickle can run."""
+
+import pickle
+
+from lib.errors import UserError, describe
+from lib.files import require_file
+
+# What NumPy's arrays, dtypes and scalars are rebuilt from, in NumPy 1 and 2, in every pickle protocol.
+# `_codecs.encode` is how protocols before 3 write bytes.
+_ADMITTED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("_codecs", "encode"),
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        if module.startswith("numpy.core"):
+            # NumPy 2 keeps the old path as a shim that warns; NumPy 1 knows only the old path.
+            try:
+                return super().find_class(module.replace("numpy.core", "numpy._core", 1), name)
+            except ImportError:
+                pass
+        return super().find_class(module, name)
+
+
+def load_arrays(path, hint=""):
+    """The content of a pickle file of NumPy arrays and plain containers.
+
+    Raises:
+        UserError: there is no such file, it is truncated or not a pickle, or it holds anything else
+            (a pickle may name any code to run; such a file is refused before that code runs).
+    """
+    path = require_file(path, hint)
+    try:
+        with open(path, "rb") as handle:
+            return _ArrayUnpickler(handle).load()
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = describe(error)
+        if "it asks for" in reason:
+            raise UserError(
+                f"{path}: refused: only NumPy arrays and plain containers are read, and {reason}"
+            ) from error
+        raise UserError(f"{path}: is truncated or not a pickle ({reason}); copy it again") from error

@@ -1,0 +1,37 @@
+"""The 17 joints of Human3.6M, in its order, and what follows from them."""
+
+JOINTS = (
+    "pelvis", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
+    "spine", "thorax", "nose", "head top", "left shoulder", "left elbow", "left wrist",
+    "right shoulder", "right elbow", "right wrist",
+)  # fmt: skip
+
+ROOT = 0
+
+LIMBS = (
+    (0, 1), (1, 2), (2, 3), (0, 4), (4, 5), (5, 6), (0, 7), (7, 8), (8, 9), (9, 10),
+    (8, 11), (11, 12), (12, 13), (8, 14), (14, 15), (15, 16),
+)  # fmt: skip
+
+LEFT = (4, 5, 6, 11, 12, 13)
+RIGHT = (1, 2, 3, 14, 15, 16)
+
+
+def _swapped():
+    order = list(range(len(JOINTS)))
+    for left, right in zip(LEFT, RIGHT):
+        order[left], order[right] = right, left
+    return tuple(order)
+
+
+FLIPPED = _swapped()  # FLIPPED[j] is the joint on the other side of the body
+
+
+def flip(poses):
+    """Mirrors normalised poses (..., J, 2 or more): x changes sign, left and right joints change places.
+
+    Takes and returns a NumPy array or a tensor; channels after the first are kept (y, depth, confidence).
+    """
+    mirrored = poses[..., list(FLIPPED), :]  # a copy: indexing by a list never gives a view
+    mirrored[..., 0] *= -1
+    return mirrored

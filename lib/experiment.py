@@ -1,0 +1,229 @@
+"""What `train.py` does: a training run or an evaluation, from options to artifacts."""
+
+import json
+import logging
+import os
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib import checkpoint as files
+from lib import plots
+from lib.config import load_config, to_yaml, validate
+from lib.data.h36m import DataReaderH36M
+from lib.errors import UserError
+from lib.evaluation import as_dict, baselines, predict, score, table
+from lib.files import atomic_path
+from lib.tracking import Run, environment
+from lib.training import train
+
+DEFAULT_FOLDER = "checkpoint"
+
+log = logging.getLogger(__name__)
+
+
+def train_model(options):
+    """Trains from `options` (see `train.py`): a new run, a resumed one, or from pretrained parameters."""
+    resume = files.read_checkpoint(options.resume) if options.resume else None
+    config = _training_config(options, resume)
+    start = resume
+    if config.finetune and not resume:
+        start = files.read_checkpoint(Path(options.pretrained) / options.selection)
+        _refuse_another_size(config, start)
+    elif options.pretrained and not config.finetune:
+        raise UserError("-p/--pretrained: is used only by a config with finetune: True; add finetune=True")
+    folder = Path(options.checkpoint or (Path(options.resume).parent if resume else DEFAULT_FOLDER))
+    _refuse_another_run(folder, options.resume)
+    if resume and resume.epoch >= config.epochs:
+        raise UserError(
+            f"{resume.path}: has finished epoch {resume.epoch} of {config.epochs}; "
+            f"for more: epochs={2 * config.epochs}; for a new run: -c OTHER_FOLDER"
+        )
+
+    _log_to(folder / "train.log")
+    device, reader, model = _build(config, start)
+    run = Run(
+        folder,
+        config.experiment,
+        options.mlflow,
+        options.tensorboard,
+        resume.mlflow_run_id if resume else None,
+    )
+    config_file = folder / "config.yaml"
+    with run:
+        try:
+            with atomic_path(config_file) as temporary:
+                temporary.write_text(to_yaml(config))
+            run.parameters(_facts(config, model, device))
+            run.artifacts(config_file)
+            history = train(model, reader, config, folder, run, device, resume)
+            plots.loss_curves(history, folder / "loss_curves.png")
+            if not config.no_eval:
+                best = files.read_checkpoint(folder / files.BEST)
+                log.info("best epoch: %d (by P1 on the test part, as published)", best.epoch)
+                best.load_into(model)
+                _report(model, reader, config, device, folder, run, history[-1]["epoch"])
+        except KeyboardInterrupt:
+            if (folder / files.LATEST).is_file():
+                log.info("stopped; to go on: python train.py --resume %s", folder / files.LATEST)
+            raise
+        finally:
+            run.artifacts(*sorted(folder.glob("*.bin")), *sorted(folder.glob("*.png")), folder / "train.log")
+    if not config.no_eval:
+        log.info("to evaluate again: python train.py --evaluate %s", folder / files.BEST)
+
+
+def evaluate_checkpoint(options):
+    """Scores the checkpoint that `options` name (see `train.py`); its size is read from its tensors."""
+    path = Path(
+        options.evaluate or Path(options.checkpoint or DEFAULT_FOLDER) / options.checkpoint_file
+    )
+    checkpoint = files.read_checkpoint(path)
+    config = _evaluation_config(options, checkpoint)
+    folder = Path(options.checkpoint or path.parent) / "evaluation"
+    _log_to(folder / "evaluation.log")
+    recorded = checkpoint.config.get("scan")
+    others = "another: scan=v2 or " + ", ".join(s for s in ("v2_plus_poselimbs",) if s != config.scan)
+    log.info(
+        "scan order: %s (%s; %s)",
+        config.scan,
+        "recorded in the checkpoint" if recorded == config.scan else "the checkpoint does not record it",
+        others.removesuffix(" or "),
+    )
+    device, reader, model = _build(config, checkpoint)
+    with Run(folder, config.experiment, options.mlflow, options.tensorboard) as run:
+        run.parameters({**_facts(config, model, device), "evaluated": str(path)})
+        _report(model, reader, config, device, folder, run, checkpoint.epoch)
+        run.artifacts(folder / "evaluation.log")
+
+
+def _training_config(options, resume):
+    if not options.config and not (resume and resume.config):
+        raise UserError("--config: give a config file, such as configs/pose3d/PoseMamba_train_h36m_S.yaml")
+    base = resume.config if resume and not options.config else None
+    config = load_config(options.config, _overrides(options), base)
+    if resume:
+        _refuse_another_size(config, resume)
+    if config.finetune and not resume and not options.pretrained:
+        raise UserError("finetune: needs the folder of the pretrained checkpoint: -p DIR [-ms FILE]")
+    return config
+
+
+def _evaluation_config(options, checkpoint):
+    """The given config, else the checkpoint's own, else the published recipe, with the checkpoint's size."""
+    size = checkpoint.size()
+    base = None if options.config else checkpoint.config
+    config = load_config(options.config, _overrides(options), base)
+    _refuse_another_size(config, checkpoint)
+    given = {key: getattr(config, key) for key in config.model_fields_set}
+    return validate({"clip_len": size["maxlen"], **size, **given})
+
+
+def _overrides(options):
+    seed = [] if options.seed is None else [f"seed={options.seed}"]
+    return [*options.overrides, *seed]
+
+
+def _refuse_another_size(config, checkpoint):
+    """A size key that the config sets must be the checkpoint's."""
+    size = checkpoint.size()
+    wrong = [
+        key for key, value in size.items() if key in config.model_fields_set and getattr(config, key) != value
+    ]
+    if wrong:
+        wanted, found = (
+            ", ".join(f"{key} {values[key]}" for key in wrong) for values in (config.model_dump(), size)
+        )
+        raise UserError(
+            f"the config is for another model size ({wanted}) than the checkpoint {checkpoint.path} ({found})"
+        )
+
+
+def _refuse_another_run(folder, resume):
+    existing = sorted(folder.glob("*.bin")) if folder.is_dir() else []
+    own = resume and Path(resume).resolve().parent == folder.resolve()
+    if existing and not own:
+        latest = folder / files.LATEST
+        raise UserError(
+            f"{folder}: already holds a run ({existing[0].name}); choose another folder with -c, "
+            f"or go on with it: --resume {latest if latest.is_file() else existing[0]}"
+        )
+
+
+def _build(config, start):
+    """Device, reader and model; every random draw follows from `config.seed`."""
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reader = DataReaderH36M(
+        n_frames=config.clip_len,
+        sample_stride=config.sample_stride,
+        data_stride_train=config.data_stride,
+        data_stride_test=config.clip_len,
+        read_confidence=True,
+        dt_root=config.dt_root,
+        dt_file=config.dt_file,
+    )
+    _, clips = reader.get_split_id()
+    if not len(clips):
+        raise UserError(f"{reader.path}: no test source gives a clip of {config.clip_len} frames; set clip_len")
+    model = config.build_model().to(device)
+    if start:
+        start.load_into(model)
+    return device, reader, model
+
+
+def _facts(config, model, device):
+    parameters = sum(p.numel() for p in model.parameters())
+    log.info("%s: %s parameters, on %s", config.backbone, f"{parameters:,}", device)
+    return {**config.model_dump(), "parameters": parameters, **environment(device)}
+
+
+def _report(model, reader, config, device, folder, run, step):
+    """Scores the test part; prints the table, writes scores.json and pictures to `folder`, records all."""
+    predictions = predict(model, reader, config, device)
+    scores, without = score(predictions, reader, config), baselines(reader)
+    log.info("\n%s", table(scores, without))
+    with atomic_path(folder / "scores.json") as temporary:
+        result = {"PoseMamba": as_dict(scores)} | {k: as_dict(v) for k, v in without._asdict().items()}
+        temporary.write_text(json.dumps(result, indent=1))
+    plots.per_action(scores, without, folder / "per_action.png")
+    plots.skeletons(predictions, reader, folder / "skeletons.png")
+    run.metrics(
+        {
+            "best/mpjpe": scores.mpjpe,
+            "best/p_mpjpe": scores.p_mpjpe,
+            "mean_pose/mpjpe": without.mean_pose.mpjpe,
+            "linear/mpjpe": without.linear.mpjpe,
+        },
+        step,
+    )
+    run.artifacts(folder / "scores.json", folder / "per_action.png", folder / "skeletons.png")
+
+
+def _log_to(path):
+    """Messages of the project to the terminal, beside progress bars, and to a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_file = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    to_terminal = _BesideBars(sys.stdout)
+    root = logging.getLogger("lib")
+    root.setLevel(logging.INFO)
+    root.handlers = [to_terminal, to_file]
+
+
+class _BesideBars(logging.StreamHandler):
+    """Prints above tqdm's bars instead of through them."""
+
+    def emit(self, record):
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=self.stream)
+        self.stream.flush()

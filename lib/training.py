@@ -1,0 +1,168 @@
+"""The training loop: epochs of clips, scores, checkpoints."""
+
+import logging
+import math
+import time
+
+import torch
+from tqdm import tqdm
+
+from lib import checkpoint as files
+from lib.data.dataset import (
+    flip_half,
+    network_input,
+    training_batches,
+    training_clips,
+    training_target,
+)
+from lib.errors import TrainingStopped, UserError
+from lib.evaluation import predict, score
+from lib.losses import pose_loss
+
+log = logging.getLogger(__name__)
+
+
+def train(model, reader, config, folder, run, device, resume=None):
+    """Trains until `config.epochs` epochs are done; writes checkpoints to `folder` after each.
+
+    Published recipe: AdamW over all parameters, learning rate times `lr_decay` after each epoch, test
+    scores after each epoch.
+
+    Args:
+        model: on `device`, already holding the parameters of `resume`.
+        reader: a `DataReaderH36M`.
+        run: the `Run` that records.
+        resume: the `Checkpoint` to go on from, or None.
+
+    Raises:
+        TrainingStopped: the loss is not finite; checkpoints of earlier epochs are untouched.
+        UserError: data or a checkpoint cannot be read or written.
+    """
+    dataset, origin = training_clips(config, reader)
+    log.info("training clips: %s", origin)
+    batches = training_batches(dataset, config.batch_size)
+    trained = _trained_parameters(model, config.partial_train)
+    optimizer = torch.optim.AdamW(
+        trained, lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    done, lr, best, history = 0, config.learning_rate, math.inf, []
+    if resume:
+        done, lr, best, history = _continue_from(resume, optimizer, config)
+
+    bar = tqdm(total=config.epochs * len(batches), initial=done * len(batches), unit="step", disable=None)
+    with bar:
+        for epoch in range(done + 1, config.epochs + 1):
+            begin = time.monotonic()
+            losses = _train_epoch(model, batches, optimizer, config, device, epoch, bar)
+            entry = {"epoch": epoch, "lr": lr, **{f"train/{k}": v for k, v in losses.items()}}
+            if not config.no_eval:
+                scores = score(predict(model, reader, config, device), reader, config)
+                entry |= {"test/mpjpe": scores.mpjpe, "test/p_mpjpe": scores.p_mpjpe}
+                entry |= {
+                    f"test/{name} {action}": value
+                    for action, errors in scores.per_action.items()
+                    for name, value in errors._asdict().items()
+                }
+            _check_finite(entry, f"epoch {epoch}, after its last step")
+            seconds = time.monotonic() - begin
+            entry["seconds"] = seconds
+            history.append(entry)
+            run.metrics({k: v for k, v in entry.items() if k != "epoch"}, epoch)
+            _report(entry, config.epochs, seconds * (config.epochs - epoch))
+
+            lr *= config.lr_decay
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            names = [files.LATEST]
+            if epoch % config.checkpoint_frequency == 0:
+                names.append(files.numbered(epoch))
+            if entry.get("test/mpjpe", math.inf) < best:
+                best = entry["test/mpjpe"]
+                names.append(files.BEST)
+            files.write_checkpoint(
+                [folder / name for name in names],
+                model,
+                optimizer,
+                epoch,
+                lr,
+                best,
+                config=config.model_dump(),
+                random_state=files.random_state(),
+                history=history,
+                mlflow_run_id=run.id,
+            )
+    return history
+
+
+def _train_epoch(model, batches, optimizer, config, device, epoch, bar):
+    """One pass over the clips; means over them of the loss and of its terms."""
+    model.train()
+    totals, count = {}, 0
+    for step, (inputs, targets) in enumerate(batches, 1):
+        x, y = network_input(inputs, targets, config), training_target(targets, config)
+        if config.flip:
+            x, y = flip_half(x, y)
+        loss, terms = pose_loss(model(x.to(device)), y.to(device), config.loss_weights)
+        _check_finite({"loss": loss.item()}, f"epoch {epoch}, step {step} of {len(batches)}")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+        count += len(x)
+        for name, value in {"loss": loss.detach(), **terms}.items():
+            totals[name] = totals.get(name, 0) + value * len(x)
+        bar.set_description(f"epoch {epoch}/{config.epochs}", refresh=False)
+        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+        bar.update()
+    return {name: (total / count).item() for name, total in totals.items()}
+
+
+def _check_finite(values, place):
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrainingStopped(
+                f"{name} is {value} at {place}: nothing was saved over the last good checkpoint; "
+                "lower learning_rate, or look at the data"
+            )
+
+
+def _trained_parameters(model, parts):
+    """All parameters, or those whose names contain one of `parts`; the others are frozen."""
+    if not parts:
+        return list(model.parameters())
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(part in name for part in parts))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise UserError(f"partial_train: no parameter's name contains any of {', '.join(parts)}")
+    return trained
+
+
+def _continue_from(resume, optimizer, config):
+    """Optimiser and random state of a checkpoint; its finished epochs, next lr, best error, history."""
+    if resume.optimizer is None:
+        raise UserError(f"{resume.path}: holds no optimiser, so training cannot resume; use finetune")
+    try:
+        optimizer.load_state_dict(resume.optimizer)
+    except ValueError as error:
+        raise UserError(f"{resume.path}: its optimiser has other parameters ({error})") from error
+    lr = config.learning_rate if resume.lr is None else resume.lr
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    if resume.random_state:
+        files.restore_random_state(resume.random_state)
+    else:
+        log.warning("%s: holds no random state: the order of clips starts anew", resume.path)
+    best = math.inf if resume.min_loss is None else resume.min_loss
+    return resume.epoch, lr, best, list(resume.history)
+
+
+def _report(entry, epochs, seconds_left):
+    errors = ""
+    if "test/mpjpe" in entry:
+        errors = f"  P1 {entry['test/mpjpe']:.1f} mm  P2 {entry['test/p_mpjpe']:.1f} mm"
+    log.info(
+        "epoch %d/%d  loss %.4f%s  lr %.2e  %.0f s  about %.0f min left",
+        entry["epoch"], epochs, entry["train/loss"], errors, entry["lr"], entry["seconds"],
+        seconds_left / 60,
+    )  # fmt: skip

@@ -1,0 +1,36 @@
+"""Makes the training sample: CMU motion capture seen by virtual cameras, in Human3.6M's layout.
+
+python tools/make_cmu_views.py            # writes data/motion3d/cmu17_virtual_cam_source.pkl once
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib.cli import run
+from lib.data.cmu import VIEWS_FILE, make_views
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--motion", default="data/cmu17.npz", help="motion capture (default: %(default)s)")
+    parser.add_argument("--out", default=f"data/motion3d/{VIEWS_FILE}", help="default: %(default)s")
+    parser.add_argument("--train-views", type=int, default=4, help="views of a training clip (default: 4)")
+    parser.add_argument("--seed", type=int, default=0, help="of cameras and detection errors (default: 0)")
+    options = parser.parse_args(arguments)
+    made = make_views(
+        options.motion,
+        options.out,
+        options.train_views,
+        options.seed,
+        progress=lambda clips: tqdm(clips, desc="virtual cameras", unit="clip", disable=None),
+    )
+    print(f"{options.out}: {'written' if made else 'is up to date'}")
+
+
+if __name__ == "__main__":
+    run(main)
