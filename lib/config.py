@@ -206,12 +206,13 @@ class _Loader(yaml.SafeLoader):
     """YAML as people write it: 2e-4 is a number (YAML 1.1 wants 2.0e-4), and a key given twice is an error."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
+        seen = set()
         for key, _ in node.value:
-            if keys.count(key.value) > 1:
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key.value!r} is given twice", key.start_mark
                 )
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
