@@ -42,6 +42,7 @@ class Config(BaseModel):
     learning_rate: float = Field(2e-4, gt=0)
     weight_decay: Weight = 0.01
     lr_decay: float = Field(0.99, gt=0)  # after each epoch
+    warmup_steps: int = Field(0, ge=0)  # the learning rate grows linearly over the first steps
 
     # Model
     backbone: str = "PoseMamba"

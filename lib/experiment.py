@@ -2,13 +2,13 @@
 
 import json
 import logging
-import os
 import random
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from selective_scan import default_implementation
 
 from lib import checkpoint as files
 from lib import plots
@@ -37,13 +37,12 @@ def train_model(options):
         raise UserError("-p/--pretrained: is used only by a config with finetune: True; add finetune=True")
     folder = Path(options.checkpoint or (Path(options.resume).parent if resume else DEFAULT_FOLDER))
     _refuse_another_run(folder, options.resume)
-    if resume and resume.epoch >= config.epochs:
-        raise UserError(
-            f"{resume.path}: has finished epoch {resume.epoch} of {config.epochs}; "
-            f"for more: epochs={2 * config.epochs}; for a new run: -c OTHER_FOLDER"
-        )
-
     _log_to(folder / "train.log")
+    if resume and resume.epoch >= config.epochs:
+        log.info(
+            "%s has finished epoch %d of %d: its scores again; to train on: epochs=N; a new run: -c OTHER_FOLDER",
+            resume.path, resume.epoch, config.epochs,
+        )  # fmt: skip
     device, reader, model = _build(config, start)
     run = Run(
         folder,
@@ -85,14 +84,13 @@ def evaluate_checkpoint(options):
     config = _evaluation_config(options, checkpoint)
     folder = Path(options.checkpoint or path.parent) / "evaluation"
     _log_to(folder / "evaluation.log")
-    recorded = checkpoint.config.get("scan")
-    others = "another: scan=v2 or " + ", ".join(s for s in ("v2_plus_poselimbs",) if s != config.scan)
-    log.info(
-        "scan order: %s (%s; %s)",
-        config.scan,
-        "recorded in the checkpoint" if recorded == config.scan else "the checkpoint does not record it",
-        others.removesuffix(" or "),
-    )
+    if checkpoint.config.get("scan") == config.scan:
+        origin = "recorded in the checkpoint"
+    else:
+        origin = "the checkpoint does not record it; to switch: scan=" + " or ".join(
+            order for order in ("v2_plus_poselimbs", "v2") if order != config.scan
+        )
+    log.info("scan order: %s (%s)", config.scan, origin)
     device, reader, model = _build(config, checkpoint)
     with Run(folder, config.experiment, options.mlflow, options.tensorboard) as run:
         run.parameters({**_facts(config, model, device), "evaluated": str(path)})
@@ -179,8 +177,14 @@ def _build(config, start):
 
 def _facts(config, model, device):
     parameters = sum(p.numel() for p in model.parameters())
-    log.info("%s: %s parameters, on %s", config.backbone, f"{parameters:,}", device)
-    return {**config.model_dump(), "parameters": parameters, **environment(device)}
+    scan = default_implementation(device.type)
+    log.info("%s: %s parameters, on %s, selective scan: %s", config.backbone, f"{parameters:,}", device, scan)
+    return {
+        **config.model_dump(),
+        "parameters": parameters,
+        "selective_scan": scan,
+        **environment(device),
+    }
 
 
 def _report(model, reader, config, device, folder, run, step):

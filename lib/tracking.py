@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -86,7 +87,8 @@ class Run:
         self._attempt(self._mlflow.set_tags, changed)
 
     def metrics(self, values, step):
-        """Records {name: number} at an epoch."""
+        """Records {name: number} at an epoch; characters that MLflow refuses in names become "_"."""
+        values = {re.sub(r"[^\w\-. /:]", "_", name): value for name, value in values.items()}
         if self._writer:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)

@@ -53,7 +53,7 @@ def train(model, reader, config, folder, run, device, resume=None):
     with bar:
         for epoch in range(done + 1, config.epochs + 1):
             begin = time.monotonic()
-            losses = _train_epoch(model, batches, optimizer, config, device, epoch, bar)
+            losses = _train_epoch(model, batches, optimizer, lr, config, device, epoch, bar)
             entry = {"epoch": epoch, "lr": lr, **{f"train/{k}": v for k, v in losses.items()}}
             if not config.no_eval:
                 scores = score(predict(model, reader, config, device), reader, config)
@@ -71,8 +71,7 @@ def train(model, reader, config, folder, run, device, resume=None):
             _report(entry, config.epochs, seconds * (config.epochs - epoch))
 
             lr *= config.lr_decay
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            _set_learning_rate(optimizer, lr)
             names = [files.LATEST]
             if epoch % config.checkpoint_frequency == 0:
                 names.append(files.numbered(epoch))
@@ -94,8 +93,8 @@ def train(model, reader, config, folder, run, device, resume=None):
     return history
 
 
-def _train_epoch(model, batches, optimizer, config, device, epoch, bar):
-    """One pass over the clips; means over them of the loss and of its terms."""
+def _train_epoch(model, batches, optimizer, lr, config, device, epoch, bar):
+    """One pass over the clips at learning rate `lr`; means over them of the loss and of its terms."""
     model.train()
     totals, count = {}, 0
     for step, (inputs, targets) in enumerate(batches, 1):
@@ -104,6 +103,8 @@ def _train_epoch(model, batches, optimizer, config, device, epoch, bar):
             x, y = flip_half(x, y)
         loss, terms = pose_loss(model(x.to(device)), y.to(device), config.loss_weights)
         _check_finite({"loss": loss.item()}, f"epoch {epoch}, step {step} of {len(batches)}")
+        steps_done = (epoch - 1) * len(batches) + step
+        _set_learning_rate(optimizer, lr * min(1, steps_done / max(1, config.warmup_steps)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -115,6 +116,11 @@ def _train_epoch(model, batches, optimizer, config, device, epoch, bar):
         bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
         bar.update()
     return {name: (total / count).item() for name, total in totals.items()}
+
+
+def _set_learning_rate(optimizer, lr):
+    for group in optimizer.param_groups:
+        group["lr"] = lr
 
 
 def _check_finite(values, place):
@@ -147,8 +153,6 @@ def _continue_from(resume, optimizer, config):
     except ValueError as error:
         raise UserError(f"{resume.path}: its optimiser has other parameters ({error})") from error
     lr = config.learning_rate if resume.lr is None else resume.lr
-    for group in optimizer.param_groups:
-        group["lr"] = lr
     if resume.random_state:
         files.restore_random_state(resume.random_state)
     else:

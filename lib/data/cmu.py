@@ -5,9 +5,9 @@ Real motion (data/cmu17.npz), made-up cameras and made-up detection errors:
 Cameras. Human3.6M's picture sizes and focal lengths (1145 to 1150 px, no distortion), one static camera a
 view, aimed at the middle of the person's path. The least distance is the one from which every joint
 stays within 450 px of the picture's centre and is never nearer than 1.5 m. Test: four cameras round each
-clip, 90 degrees apart, elevation 5 to 14 degrees, 1.25 times the least distance. Training: yaw anywhere,
-elevation -5 to 30 degrees, 1 to 1.5 times the least distance, aim off by up to 0.3 m, and the body
-scaled by 0.85 to 1.15.
+clip, 90 degrees apart, elevation 5 to 14 degrees, 1.25 times the least distance. Training: clips are cut
+into shots of about 4 s, and each view of a shot has its own camera: yaw anywhere, elevation 0 to 20
+degrees, 1 to 1.6 times the least distance, aim off by up to 0.3 m, and the body scaled by 0.85 to 1.15.
 
 Detections. Errors are in px at a person 400 px tall and scale with the person's size in the picture.
 Each joint errs by a Gaussian of `JOINT_NOISE` px a coordinate; 70 % of its variance is correlated in
@@ -38,9 +38,10 @@ NEAREST = 1.5  # m
 
 TEST_YAW = np.radians([45, 135, 225, 315])
 TEST_ELEVATION = np.radians([5, 8, 11, 14])
-TRAIN_ELEVATION = np.radians([-5, 30])
+TRAIN_ELEVATION = np.radians([0, 20])
 TEST_DISTANCE = 1.25  # times the least distance
-TRAIN_DISTANCE = (1.0, 1.5)
+TRAIN_DISTANCE = (1.0, 1.6)
+TRAIN_SHOT = 4.0  # s; each shot of a training clip has cameras of its own
 TRAIN_AIM = 0.3  # m
 TRAIN_BODY_SIZE = (0.85, 1.15)
 
@@ -87,13 +88,18 @@ def make_views(motion_file, target, train_views=4, seed=0, progress=lambda clips
         split = str(motion["split"][index])
         rows = slice(motion["start"][index], motion["start"][index + 1])
         joints = (motion["root"][rows, None] + motion["joints"][rows].astype(float)) * 1e-4  # 0.1 mm -> m
+        fps = float(motion["fps"])
         rng = np.random.default_rng((seed, index))
-        for view in range(train_views if split == "train" else len(TEST_YAW)):
-            seen = _view(joints, split, view, float(motion["fps"]), rng)
-            frames = len(joints)
-            seen["action"] = np.full(frames, str(motion["action"][index]))
-            seen["source"] = np.full(frames, f"{name}_ca_{view + 1:02d}")
-            parts[split].append(seen)
+        shots, views = [joints], len(TEST_YAW)
+        if split == "train":
+            shots = np.array_split(joints, max(1, round(len(joints) / (TRAIN_SHOT * fps))))
+            views = train_views
+        for number, shot in enumerate(shots, 1):
+            for view in range(views):
+                seen = _view(shot, split, view, fps, rng)
+                seen["action"] = np.full(len(shot), str(motion["action"][index]))
+                seen["source"] = np.full(len(shot), f"{name}_shot_{number:02d}_ca_{view + 1:02d}")
+                parts[split].append(seen)
     dataset = {
         split: {key: np.concatenate([view[key] for view in views]) for key in views[0]}
         for split, views in parts.items()

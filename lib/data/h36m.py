@@ -22,6 +22,11 @@ EXCLUDED_SOURCES = ("s_09_act_05_subact_02", "s_09_act_10_subact_02", "s_09_act_
 _JOINT_ROWS = {"joint_2d": 2, "joint3d_image": 3, "joints_2.5d_image": 3}
 _NAME_ROWS = ("camera_name", "action", "source")
 
+_HINT = (
+    "; put the preprocessed Human3.6M file there or set dt_root and dt_file; "
+    "the sample's is made by: python tools/make_cmu_views.py"
+)
+
 
 class DataReaderH36M:
     """Clips of normalised keypoints and poses from one pickle in Human3.6M's preprocessed layout.
@@ -56,7 +61,7 @@ class DataReaderH36M:
         self.sample_stride = sample_stride
         self.data_stride = {"train": data_stride_train, "test": data_stride_test}
         self.read_confidence = read_confidence
-        self.dt_dataset = load_arrays(self.path, _hint(self.path))
+        self.dt_dataset = load_arrays(self.path, _HINT)
         _check_layout(self.path, self.dt_dataset)
         self._split_id = None
 
@@ -134,14 +139,6 @@ def _normalize(points, width, height):
     offset = np.concatenate([np.ones_like(width, np.float64), height.astype(float) / width], -1)
     points[..., :2] = points[..., :2] - offset
     return points
-
-
-def _hint(path):
-    from lib.data.cmu import VIEWS_FILE
-
-    if path.name == VIEWS_FILE:
-        return "; make it with: python tools/make_cmu_views.py"
-    return "; put the preprocessed Human3.6M file there, or set dt_root and dt_file"
 
 
 def _check_layout(path, dataset):

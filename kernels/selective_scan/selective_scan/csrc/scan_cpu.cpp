@@ -196,8 +196,8 @@ struct Sums {
     Tile gB, pull;
 };
 
-// One state index over a chunk, backwards. `g` is the adjoint that comes in from the chunk after, times its first
-// decay; `dA` and, per step and lane, `dB` and `dC` are added to.
+// One state index over a chunk, backwards. `carry` is the adjoint that comes in from the chunk after, times its first
+// decay; `dA_sum`, `sums` and, per step and lane, `dB` and `dC` are added to.
 void adjoint(const Inputs &in, const Tile &dy, const Lanes &rate, const float *b, const float *c, int steps,
              const Lanes &border, Lanes &carry, Lanes &dA_sum, Sums &sums, Tile &dB, Tile &dC, Tile &decays,
              Tile &states) {
