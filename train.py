@@ -17,13 +17,9 @@ def parse(arguments=None):
     parser.add_argument(
         "--eval-only", action="store_true", help="evaluate DIR/FILE of --checkpoint and --checkpoint-file"
     )
-    parser.add_argument(
-        "--checkpoint-file", metavar="FILE", default="best_epoch.bin", help="default: %(default)s"
-    )
+    parser.add_argument("--checkpoint-file", metavar="FILE", default="best_epoch.bin", help="default: %(default)s")
     parser.add_argument("-r", "--resume", metavar="FILE", help="go on with the run of this checkpoint")
-    parser.add_argument(
-        "-p", "--pretrained", metavar="DIR", help="folder of the checkpoint that finetune starts from"
-    )
+    parser.add_argument("-p", "--pretrained", metavar="DIR", help="folder of the checkpoint that finetune starts from")
     parser.add_argument(
         "-ms", "--selection", metavar="FILE", default="best_epoch.bin",
         help="its name in that folder (default: %(default)s)",

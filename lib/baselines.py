@@ -8,7 +8,7 @@ _BLOCK = 65536  # rows at a time, so that a full-size data set needs no copy in 
 
 
 def mean_pose_predictions(reader):
-    """The mean root-relative training pose, in mm, for every frame of every test clip: (clips, F, 17, 3), normalised."""
+    """The mean root-relative training pose in mm, for every frame of every test clip: (clips, F, 17, 3), normalised."""
     mean = _root_relative(reader.rows("train", "joints_2.5d_image")).mean(0, dtype=np.float64)
     width, _ = reader.read_hw("test")
     unit = reader.rows("test", "2.5d_factor") * width / 2  # mm of one normalised unit, each row

@@ -58,9 +58,7 @@ class Checkpoint:
             }  # fmt: skip
         except (KeyError, ValueError) as error:
             missing = error.args[0] if isinstance(error, KeyError) else "STEblocks.0.norm.weight"
-            raise UserError(
-                f"{self.path}: is not a PoseMamba checkpoint (it lacks {missing!r})"
-            ) from error
+            raise UserError(f"{self.path}: is not a PoseMamba checkpoint (it lacks {missing!r})") from error
 
     def load_into(self, model):
         """Copies the parameters into a model.
@@ -103,9 +101,7 @@ def read_checkpoint(path):
             parameters = parameters[key]
             break
     parameters = {
-        name.removeprefix("module."): value
-        for name, value in parameters.items()
-        if isinstance(value, torch.Tensor)
+        name.removeprefix("module."): value for name, value in parameters.items() if isinstance(value, torch.Tensor)
     }
     if not parameters:
         raise UserError(f"{path}: holds no parameters under 'model_pos' or 'model'")

@@ -164,9 +164,7 @@ def validate(values, origin=None):
                 f"set {key}: {type(getattr(config, key))()}"
             )
     if config.clip_len > config.maxlen:
-        raise UserError(
-            f"{_where('clip_len', origin)}{config.clip_len} frames is longer than maxlen, {config.maxlen}"
-        )
+        raise UserError(f"{_where('clip_len', origin)}{config.clip_len} frames is longer than maxlen, {config.maxlen}")
     if not any(config.loss_weights.values()):
         raise UserError(f"{_where('lambda_3d', origin)}all loss weights are 0; set at least one")
     return config
@@ -195,9 +193,7 @@ def _read_yaml(path):
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         place = f"line {line + 1}: " if line is not None else ""
-        raise UserError(
-            f"{path}: {place}is not YAML ({getattr(error, 'problem', None) or describe(error)})"
-        ) from error
+        raise UserError(f"{path}: {place}is not YAML ({getattr(error, 'problem', None) or describe(error)})") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path}: expected lines of `key: value`")
     return values
@@ -210,9 +206,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} is given twice", key.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -16,7 +16,7 @@ class TrainingStopped(UserError):
 
 
 def nearest(word, known):
-    """" (did you mean 'x'?)" for the most similar of `known`, or nothing."""
+    """ " (did you mean 'x'?)" for the most similar of `known`, or nothing."""
     matches = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 

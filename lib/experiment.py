@@ -77,9 +77,7 @@ def train_model(options):
 
 def evaluate_checkpoint(options):
     """Scores the checkpoint that `options` name (see `train.py`); its size is read from its tensors."""
-    path = Path(
-        options.evaluate or Path(options.checkpoint or DEFAULT_FOLDER) / options.checkpoint_file
-    )
+    path = Path(options.evaluate or Path(options.checkpoint or DEFAULT_FOLDER) / options.checkpoint_file)
     checkpoint = files.read_checkpoint(path)
     config = _evaluation_config(options, checkpoint)
     folder = Path(options.checkpoint or path.parent) / "evaluation"
@@ -128,13 +126,9 @@ def _overrides(options):
 def _refuse_another_size(config, checkpoint):
     """A size key that the config sets must be the checkpoint's."""
     size = checkpoint.size()
-    wrong = [
-        key for key, value in size.items() if key in config.model_fields_set and getattr(config, key) != value
-    ]
+    wrong = [key for key, value in size.items() if key in config.model_fields_set and getattr(config, key) != value]
     if wrong:
-        wanted, found = (
-            ", ".join(f"{key} {values[key]}" for key in wrong) for values in (config.model_dump(), size)
-        )
+        wanted, found = (", ".join(f"{key} {values[key]}" for key in wrong) for values in (config.model_dump(), size))
         raise UserError(
             f"the config is for another model size ({wanted}) than the checkpoint {checkpoint.path} ({found})"
         )

@@ -70,9 +70,7 @@ def skeletons(predictions, reader, path, count=4):
         flat.invert_yaxis()
         flat.set_title(f"{reader.rows('test', 'source')[row]}\n{reader.rows('test', 'action')[row]}", fontsize=8)
         solid = figure.add_subplot(2, count, count + column + 1, projection="3d")
-        true, predicted = (
-            pose - pose[ROOT] for pose in (targets[column], predictions[clip, middle])
-        )
+        true, predicted = (pose - pose[ROOT] for pose in (targets[column], predictions[clip, middle]))
         _draw(solid, _upright(true), color=_TRUE, linewidth=4)
         _draw(solid, _upright(predicted))
         reach = 1.05 * max(np.abs(true).max(), np.abs(predicted).max())

@@ -79,9 +79,7 @@ class Run:
         known = self._attempt(lambda: self._mlflow.get_run(self.id).data.params) or {}
         new = {key: value for key, value in values.items() if key not in known}
         changed = {
-            f"resumed.{key}": value
-            for key, value in values.items()
-            if key in known and known[key] != str(value)
+            f"resumed.{key}": value for key, value in values.items() if key in known and known[key] != str(value)
         }
         self._attempt(self._mlflow.log_params, new)
         self._attempt(self._mlflow.set_tags, changed)
@@ -141,9 +139,7 @@ def _load_mlflow():
     try:
         import mlflow
     except ImportError as error:
-        raise UserError(
-            "mlflow is not installed; pip install -r requirements.txt, or pass --no-mlflow"
-        ) from error
+        raise UserError("mlflow is not installed; pip install -r requirements.txt, or pass --no-mlflow") from error
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow

@@ -42,9 +42,7 @@ def train(model, reader, config, folder, run, device, resume=None):
     log.info("training clips: %s", origin)
     batches = training_batches(dataset, config.batch_size)
     trained = _trained_parameters(model, config.partial_train)
-    optimizer = torch.optim.AdamW(
-        trained, lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     done, lr, best, history = 0, config.learning_rate, math.inf, []
     if resume:
         done, lr, best, history = _continue_from(resume, optimizer, config)

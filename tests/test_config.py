@@ -103,7 +103,9 @@ def test_a_wrong_override_is_named(override, message):
 
 
 def test_a_missing_config_names_the_nearest_file():
-    with pytest.raises(UserError, match="PoseMamba_train_h36m_S.yml: no such file .did you mean 'PoseMamba_train_h36m_S.yaml'"):
+    with pytest.raises(
+        UserError, match="PoseMamba_train_h36m_S.yml: no such file .did you mean 'PoseMamba_train_h36m_S.yaml'"
+    ):
         load_config(CONFIGS / "PoseMamba_train_h36m_S.yml")
 
 

@@ -90,9 +90,7 @@ def test_denormalize_is_exactly_the_published_one(reader, expected):
 def test_denormalize_inverts_the_normalisation(reader):
     _, _, _, test_label = reader.get_sliced_data()
     _, clips = reader.get_split_id()
-    np.testing.assert_allclose(
-        reader.denormalize(test_label), reader.rows("test", "joint3d_image")[clips], atol=1e-3
-    )
+    np.testing.assert_allclose(reader.denormalize(test_label), reader.rows("test", "joint3d_image")[clips], atol=1e-3)
     with pytest.raises(ValueError, match="^test_data: expected"):
         reader.denormalize(test_label[1:])
 

@@ -47,7 +47,9 @@ def test_recipe_and_its_gradient(published):
     assert relative_error(predicted.grad, published["total_grad"]) < 1e-5
 
 
-@pytest.mark.parametrize("term", [losses.velocity, losses.temporal_consistency, losses.limb_variance, losses.angle_velocity])
+@pytest.mark.parametrize(
+    "term", [losses.velocity, losses.temporal_consistency, losses.limb_variance, losses.angle_velocity]
+)
 def test_a_clip_of_one_frame_has_no_motion(term, published):
     assert term(published["pred"][:, :1], published["target"][:, :1]) == 0
 

@@ -66,9 +66,7 @@ def test_five_published_optimiser_steps_are_reproduced():
     fixture = load_fixture("train5")
     config = Config()
     model = model_of(with_prefix(fixture, "p/")).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     for step in range(5):
         target = training_target(fixture["target"][step], config)
         loss, _ = pose_loss(model(fixture["x"][step]), target, config.loss_weights)
@@ -100,9 +98,7 @@ def test_reference_checkpoint_loads_and_reproduces_its_output():
         assert relative_error(model(torch.from_numpy(expected["x"])), expected["y"]) < TOLERANCE
 
 
-@pytest.mark.parametrize(
-    "dim, depth, parameters", [(64, 10, 1_470_211), (128, 10, 4_742_659), (128, 20, 9_450_499)]
-)
+@pytest.mark.parametrize("dim, depth, parameters", [(64, 10, 1_470_211), (128, 10, 4_742_659), (128, 20, 9_450_499)])
 def test_sizes_of_s_b_and_l(dim, depth, parameters):
     model = PoseMamba(num_frame=243, embed_dim_ratio=dim, depth=depth)
     assert sum(p.numel() for p in model.parameters()) == parameters
@@ -125,7 +121,7 @@ def test_exact_limb_gradient_is_the_derivative_and_straight_through_is_not():
         x, w = fixture["x"].double(), fixture["w"].double()
         direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
 
-        def loss(step):
+        def loss(step, model=model, x=x, direction=direction, w=w):
             return (model(x + step * direction) * w).sum()
 
         step = torch.zeros((), dtype=x.dtype, requires_grad=True)

@@ -8,37 +8,8 @@ import textwrap
 import pytest
 import torch
 from conftest import relative_error
+from scan_cases import NAMES, arguments, outputs_and_gradients
 from selective_scan import selective_scan
-
-NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
-
-
-def arguments(batch, groups, channels, length, state, dtype=torch.float32, seed=0):
-    """Random arguments by name; `channels` is per group."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    total = groups * channels
-    values = {
-        "u": draw(batch, total, length),
-        "delta": draw(batch, total, length) - 2,
-        "A": -draw(total, state).exp(),
-        "B": draw(batch, groups, state, length),
-        "C": draw(batch, groups, state, length),
-        "D": draw(total),
-        "delta_bias": draw(total) * 0.1,
-    }
-    return {name: value.to(dtype).requires_grad_() for name, value in values.items()}
-
-
-def outputs_and_gradients(values, **options):
-    y = selective_scan(**values, **options)
-    weight = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
-    present = {name: value for name, value in values.items() if value is not None}
-    gradients = torch.autograd.grad((y * weight).sum(), list(present.values()))
-    return {"y": y, **dict(zip(present, gradients))}
 
 
 @pytest.mark.parametrize(
@@ -54,17 +25,17 @@ def outputs_and_gradients(values, **options):
 )
 def test_chunked_form_equals_the_loop(shape):
     values = arguments(*shape)
-    fast = outputs_and_gradients(values, delta_softplus=True, implementation="torch")
-    slow = outputs_and_gradients(values, delta_softplus=True, implementation="loop")
+    fast = outputs_and_gradients(values, "torch")
+    slow = outputs_and_gradients(values, "loop")
     for name in slow:
         assert relative_error(fast[name], slow[name]) < 1e-5, name
 
 
 def test_optional_arguments_and_raw_steps():
     values = arguments(2, 2, 3, 40, 4)
-    values = {**values, "D": None, "delta_bias": None, "delta": values["delta"].detach().abs().requires_grad_()}
-    fast = outputs_and_gradients(values, implementation="torch")
-    slow = outputs_and_gradients(values, implementation="loop")
+    values = {**values, "D": None, "delta_bias": None, "delta": values["delta"].abs()}
+    fast = outputs_and_gradients(values, "torch", softplus=False)
+    slow = outputs_and_gradients(values, "loop", softplus=False)
     for name in slow:
         assert relative_error(fast[name], slow[name]) < 1e-5, name
 
@@ -75,14 +46,14 @@ def test_gradients_are_derivatives():
     def scan(*tensors):
         return selective_scan(*tensors, delta_softplus=True, implementation="torch")
 
-    assert torch.autograd.gradcheck(scan, tuple(values[name] for name in NAMES))
+    assert torch.autograd.gradcheck(scan, tuple(values[name].requires_grad_() for name in NAMES))
 
 
 @pytest.mark.parametrize("step", [50.0, -50.0, 1e4])
 def test_extreme_steps_give_no_nan(step):
     values = arguments(1, 2, 4, 70, 16)
-    values["delta"] = torch.full_like(values["delta"], step).requires_grad_()
-    results = outputs_and_gradients(values, delta_softplus=True, implementation="torch")
+    values["delta"] = torch.full_like(values["delta"], step)
+    results = outputs_and_gradients(values, "torch")
     for name, value in results.items():
         assert value.isfinite().all(), name
 
@@ -90,12 +61,8 @@ def test_extreme_steps_give_no_nan(step):
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 2e-2), (torch.float16, 5e-3)])
 def test_half_precision_keeps_its_dtype_and_a_float32_state(dtype, tolerance):
     values = arguments(2, 4, 4, 300, 16, dtype)
-    results = outputs_and_gradients(values, delta_softplus=True, implementation="torch")
-    exact = outputs_and_gradients(
-        {name: value.detach().double().requires_grad_() for name, value in values.items()},
-        delta_softplus=True,
-        implementation="loop",
-    )
+    results = outputs_and_gradients(values, "torch")
+    exact = outputs_and_gradients({n: v.double() for n, v in values.items()}, "loop")
     assert all(value.dtype == dtype for value in results.values())
     for name in exact:
         assert relative_error(results[name], exact[name]) < tolerance, name
@@ -114,7 +81,7 @@ def test_empty_batch_and_non_contiguous_input():
     values = arguments(0, 4, 4, 10, 16)
     assert selective_scan(**values, delta_softplus=True, implementation="torch").shape == (0, 16, 10)
     values = arguments(2, 4, 4, 50, 16)
-    strided = {n: v.detach().mT.contiguous().mT if v.dim() > 1 else v.detach() for n, v in values.items()}
+    strided = {n: v.mT.contiguous().mT if v.dim() > 1 else v for n, v in values.items()}
     y = selective_scan(**strided, delta_softplus=True, implementation="torch")
     expected = selective_scan(**values, delta_softplus=True, implementation="torch")
     assert relative_error(y, expected) < 1e-6
@@ -124,7 +91,8 @@ def test_a_243_frame_s_clip_never_holds_all_states():
     """One (B, KD, L, N) tensor would be 135 MB; forward and backward together must add less to the process."""
     code = """
         import resource, sys, torch
-        from selective_scan import selective_scan
+        from scan_cases import NAMES, arguments, outputs_and_gradients
+from selective_scan import selective_scan
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         def clip(length):
@@ -161,7 +129,7 @@ def test_a_243_frame_s_clip_never_holds_all_states():
         ("D", lambda v: v[1:]),
         ("delta_bias", lambda v: v[None]),
         ("C", lambda v: v.to("meta")),
-        ("D", lambda v: v.detach().long()),
+        ("D", lambda v: v.long()),
     ],
 )
 def test_wrong_arguments_are_named(name, change):

@@ -7,40 +7,10 @@ import sys
 import pytest
 import torch
 from conftest import relative_error
+from scan_cases import NAMES, arguments, outputs_and_gradients
 from selective_scan import cpu, default_implementation, selective_scan
 
 compiled = pytest.mark.skipif(not cpu.available()[0], reason=cpu.available()[1])
-
-NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
-
-
-def arguments(batch, groups, channels, length, states, dtype=torch.float32):
-    """Random arguments by name; `channels` is per group."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    total = groups * channels
-    values = {
-        "u": draw(batch, total, length),
-        "delta": draw(batch, total, length) - 2,
-        "A": -draw(total, states).exp(),
-        "B": draw(batch, groups, states, length),
-        "C": draw(batch, groups, states, length),
-        "D": draw(total),
-        "delta_bias": draw(total) * 0.1,
-    }
-    return {name: value.to(dtype) for name, value in values.items()}
-
-
-def outputs_and_gradients(values, softplus=True, implementation="cpu"):
-    """{"y": y, name: gradient of every argument}; the arguments are leaves with the strides they came with."""
-    leaves = {n: v.detach().requires_grad_() for n, v in values.items() if v is not None}
-    y = selective_scan(**{**values, **leaves}, delta_softplus=softplus, implementation=implementation)
-    weight = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).cos().view(y.shape)
-    gradients = torch.autograd.grad((y * weight).sum(), list(leaves.values()))
-    return {"y": y, **dict(zip(leaves, gradients))}
 
 
 def assert_equals_the_loop(values, softplus=True, tolerance=1e-4):
@@ -49,9 +19,9 @@ def assert_equals_the_loop(values, softplus=True, tolerance=1e-4):
     The loop's gradient takes minutes for long sequences: there, the chunked PyTorch form, itself tested against
     the loop, gives the gradients.
     """
-    result = outputs_and_gradients(values, softplus)
+    result = outputs_and_gradients(values, "cpu", softplus)
     double = {n: None if v is None else v.double() for n, v in values.items()}
-    exact = outputs_and_gradients(double, softplus, "loop" if values["u"].shape[2] <= 70 else "torch")
+    exact = outputs_and_gradients(double, "loop" if values["u"].shape[2] <= 70 else "torch", softplus)
     with torch.no_grad():
         exact["y"] = selective_scan(**double, delta_softplus=softplus, implementation="loop")
     assert result.keys() == exact.keys()
@@ -105,14 +75,14 @@ def test_non_contiguous_inputs():
 def test_half_precision_keeps_its_dtype(dtype, tolerance):
     values = arguments(2, 4, 4, 300, 16, dtype)
     assert_equals_the_loop(values, tolerance=tolerance)
-    assert all(value.dtype == dtype for value in outputs_and_gradients(values).values())
+    assert all(value.dtype == dtype for value in outputs_and_gradients(values, "cpu").values())
 
 
 @compiled
 def test_gradients_have_the_dtypes_of_their_inputs():
     values = arguments(1, 4, 4, 70, 16)
     values["u"], values["delta"] = values["u"].bfloat16(), values["delta"].half()
-    result = outputs_and_gradients(values)
+    result = outputs_and_gradients(values, "cpu")
     assert result["y"].dtype == torch.bfloat16
     for name, value in values.items():
         assert result[name].dtype == value.dtype, name
@@ -123,7 +93,7 @@ def test_gradients_have_the_dtypes_of_their_inputs():
 def test_extreme_steps_give_no_nan(step):
     values = arguments(1, 2, 4, 70, 16)
     values["delta"] = torch.full_like(values["delta"], step)
-    for name, value in outputs_and_gradients(values).items():
+    for name, value in outputs_and_gradients(values, "cpu").items():
         assert value.isfinite().all(), name
 
 
@@ -150,7 +120,7 @@ def test_more_threads_give_the_same_result():
         for count in (1, 2, 2):
             torch.set_num_threads(count)
             try:
-                results.append(outputs_and_gradients(values))
+                results.append(outputs_and_gradients(values, "cpu"))
             finally:
                 torch.set_num_threads(threads)
         one, two, again = results[-3:]

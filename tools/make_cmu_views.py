@@ -19,7 +19,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--motion", default="data/cmu17.npz", help="motion capture (default: %(default)s)")
     parser.add_argument("--out", default=f"data/motion3d/{VIEWS_FILE}", help="default: %(default)s")
-    parser.add_argument("--train-views", type=int, default=4, help="views of a training clip (default: 4)")
+    parser.add_argument("--train-views", type=int, default=8, help="views of a training shot (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of cameras and detection errors (default: 0)")
     options = parser.parse_args(arguments)
     made = make_views(

@@ -29,7 +29,7 @@ class BuildWithSupportedFlags(build_ext):
     def _accepts(self, flag):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "probe.cpp"
-            source.write_text("extern \"C\" int probe() { return 0; }\n")
+            source.write_text('extern "C" int probe() { return 0; }\n')
             try:
                 objects = self.compiler.compile([str(source)], folder, extra_postargs=[flag])
                 self.compiler.link_shared_object(

@@ -57,13 +57,13 @@ REFERENCE_HEIGHT = 400.0  # px
 BODY_HEIGHT = 1.7  # m, of the person whose picture is REFERENCE_HEIGHT tall
 
 
-def make_views(motion_file, target, train_views=4, seed=0, progress=lambda clips: clips):
+def make_views(motion_file, target, train_views=8, seed=0, progress=lambda clips: clips):
     """Writes the views of all clips of `motion_file` to `target`, unless it holds just these already.
 
     Args:
         motion_file: the project's `cmu17.npz`.
         target: the pickle to write, atomically.
-        train_views: random views of each training clip; a test clip has four fixed ones.
+        train_views: random views of each shot of a training clip; a test clip has four fixed ones.
         seed: of every random draw.
         progress: wraps the list of clips, `tqdm` say.
 
@@ -119,10 +119,7 @@ def _provenance(target):
 def _read_motion(path):
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            motion = {
-                key: arrays[key]
-                for key in ("root", "joints", "start", "name", "action", "split", "fps")
-            }
+            motion = {key: arrays[key] for key in ("root", "joints", "start", "name", "action", "split", "fps")}
     except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
         raise UserError(
             f"{path}: is truncated or not the project's motion file ({describe(error)}); "
@@ -147,9 +144,7 @@ def _view(joints, split, view, fps, rng):
         joints, middle = joints * size, middle * size
         aim = middle + rng.uniform(-TRAIN_AIM, TRAIN_AIM, 3)
 
-    towards = np.array(
-        [np.cos(elevation) * np.cos(yaw), np.cos(elevation) * np.sin(yaw), np.sin(elevation)]
-    )
+    towards = np.array([np.cos(elevation) * np.cos(yaw), np.cos(elevation) * np.sin(yaw), np.sin(elevation)])
     rotation = _look_along(-towards)
     focal = FOCAL_LENGTHS[camera]
     points = (joints - aim) @ rotation.T  # x right, y down, z ahead, from the aim

@@ -72,9 +72,7 @@ class DataReaderH36M:
     def read_2d(self, split):
         """Normalised keypoints (n, 17, 2) float32, or (n, 17, 3) with confidence."""
         width, height = self.read_hw(split)
-        keypoints = _normalize(
-            self.rows(split, "joint_2d")[..., :2].astype(np.float32), width, height
-        )
+        keypoints = _normalize(self.rows(split, "joint_2d")[..., :2].astype(np.float32), width, height)
         if not self.read_confidence:
             return keypoints
         confidence = np.ones((*keypoints.shape[:2], 1), np.float32)
@@ -156,9 +154,7 @@ def _check_layout(path, dataset):
             rows = np.asarray(part[key])
             expected = _expected_shapes(key, count)
             if not any(rows.shape[: len(s)] == s and rows.ndim == len(s) for s in expected):
-                raise UserError(
-                    f"{path}: {split}[{key!r}] has shape {rows.shape}, expected {expected[0]}"
-                )
+                raise UserError(f"{path}: {split}[{key!r}] has shape {rows.shape}, expected {expected[0]}")
             if key in _NAME_ROWS:
                 continue
             if not np.issubdtype(rows.dtype, np.number):

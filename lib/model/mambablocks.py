@@ -31,9 +31,7 @@ class BiSTSSM(nn.Module):
         if scan not in SCAN_ORDERS:
             raise ValueError(f"scan: {scan!r} is unknown; there are {', '.join(SCAN_ORDERS)}")
         if limb_gradient not in LIMB_GRADIENTS:
-            raise ValueError(
-                f"limb_gradient: {limb_gradient!r} is unknown; there are {', '.join(LIMB_GRADIENTS)}"
-            )
+            raise ValueError(f"limb_gradient: {limb_gradient!r} is unknown; there are {', '.join(LIMB_GRADIENTS)}")
         self.order = SCAN_ORDERS[scan]
         self.limb_gradient = limb_gradient
         inner = 2 * dim
@@ -41,17 +39,11 @@ class BiSTSSM(nn.Module):
 
         self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
         self.conv2d = nn.Conv2d(inner, inner, kernel_size=3, padding=1, groups=inner)
-        projections = [
-            nn.Linear(inner, rank + 2 * STATE_SIZE, bias=False).weight for _ in range(DIRECTIONS)
-        ]
+        projections = [nn.Linear(inner, rank + 2 * STATE_SIZE, bias=False).weight for _ in range(DIRECTIONS)]
         self.x_proj_weight = nn.Parameter(torch.stack(projections).detach())
-        self.dt_projs_weight = nn.Parameter(
-            torch.empty(DIRECTIONS, inner, rank).uniform_(-(rank**-0.5), rank**-0.5)
-        )
+        self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank).uniform_(-(rank**-0.5), rank**-0.5))
         self.dt_projs_bias = nn.Parameter(_step_bias(DIRECTIONS, inner))
-        self.A_logs = nn.Parameter(
-            torch.arange(1.0, STATE_SIZE + 1).log().repeat(DIRECTIONS * inner, 1)
-        )
+        self.A_logs = nn.Parameter(torch.arange(1.0, STATE_SIZE + 1).log().repeat(DIRECTIONS * inner, 1))
         self.Ds = nn.Parameter(torch.ones(DIRECTIONS * inner))
         self.out_norm = nn.LayerNorm(inner)
         self.out_proj = nn.Linear(inner, dim, bias=False)
@@ -68,9 +60,7 @@ class BiSTSSM(nn.Module):
         frames, joints = u.shape[-2:]
         rank = self.dt_projs_weight.shape[-1]
         with_limbs = self._add_limb_partners(u) if any(k.limbs for k in self.order) else None
-        sequences = torch.stack(
-            [k.flatten(with_limbs if k.limbs else u) for k in self.order], dim=1
-        )
+        sequences = torch.stack([k.flatten(with_limbs if k.limbs else u) for k in self.order], dim=1)
         factors = einsum(sequences, self.x_proj_weight, "b k d l, k c d -> b k c l")
         ranks, B, C = factors.split([rank, STATE_SIZE, STATE_SIZE], dim=2)
         steps = einsum(ranks, self.dt_projs_weight, "b k r l, k d r -> b k d l")

@@ -84,6 +84,4 @@ class PoseMamba(nn.Module):
         joints = self.Spatial_pos_embed.shape[1]
         channels = self.Spatial_patch_to_embedding.in_features
         if x.dim() != 4 or x.shape[2:] != (joints, channels) or not 0 < x.shape[1] <= frames:
-            raise ValueError(
-                f"x: expected (B, F, {joints}, {channels}) with 1 <= F <= {frames}, got {tuple(x.shape)}"
-            )
+            raise ValueError(f"x: expected (B, F, {joints}, {channels}) with 1 <= F <= {frames}, got {tuple(x.shape)}")

@@ -23,11 +23,7 @@ class Direction:
     limbs: bool = False
 
     def _backward_axes(self):
-        return [
-            axis
-            for axis, backwards in ((-2, self.outer_backwards), (-1, self.inner_backwards))
-            if backwards
-        ]
+        return [axis for axis, backwards in ((-2, self.outer_backwards), (-1, self.inner_backwards)) if backwards]
 
     def flatten(self, grid):
         """(..., F, J) -> (..., F * J) in the order of this direction."""

@@ -24,9 +24,7 @@ IMPLEMENTATIONS = {
 DEFAULT_VARIABLE = "SELECTIVE_SCAN_IMPLEMENTATION"
 
 
-def selective_scan(
-    u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=False, implementation=None
-):
+def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=False, implementation=None):
     """Selective scan (Gu and Dao 2023, equations 2a and 2b with the discretisation of the published kernels).
 
     For channel d of group k, with b = B[:, k], c = C[:, k] and h_0 = 0:
@@ -60,9 +58,7 @@ def selective_scan(
     if implementation is None:
         implementation = default_implementation(u.device.type, u.dtype)
     if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"implementation: {implementation!r} is unknown; there are {', '.join(IMPLEMENTATIONS)}"
-        )
+        raise ValueError(f"implementation: {implementation!r} is unknown; there are {', '.join(IMPLEMENTATIONS)}")
     if reason := why_unavailable(implementation, u.device.type):
         raise ValueError(f"implementation: {implementation!r} is not available: {reason}")
     _check_arguments(u, delta, A, B, C, D, delta_bias)
@@ -94,9 +90,7 @@ def _check_arguments(u, delta, A, B, C, D, delta_bias):
     if A.dim() != 2 or A.shape[0] != channels:
         raise ValueError(f"A: expected ({channels}, N) to go with u, got {tuple(A.shape)}")
     if B.dim() != 4 or B.shape[1] == 0 or channels % B.shape[1]:
-        raise ValueError(
-            f"B: expected (batch, K, N, L) with K dividing {channels}, got {tuple(B.shape)}"
-        )
+        raise ValueError(f"B: expected (batch, K, N, L) with K dividing {channels}, got {tuple(B.shape)}")
     per_group = (batch, B.shape[1], A.shape[1], length)
     expected = {
         "delta": (delta, (batch, channels, length)),

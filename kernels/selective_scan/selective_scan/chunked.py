@@ -45,9 +45,7 @@ def selective_scan_chunked(u, delta, A, B, C, D=None, delta_bias=None, delta_sof
     for x_c, step_c, B_c, C_c in chunks:
         arguments = (h, x_c, step_c, A, B_c, C_c)
         if torch.is_grad_enabled():
-            y_c, h = checkpoint(
-                _scan_chunk, *arguments, use_reentrant=False, preserve_rng_state=False
-            )
+            y_c, h = checkpoint(_scan_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
         else:
             y_c, h = _scan_chunk(*arguments)
         y.append(y_c)

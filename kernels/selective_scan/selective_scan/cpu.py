@@ -24,10 +24,7 @@ def selective_scan_cpu(u, delta, A, B, C, D=None, delta_bias=None, delta_softplu
     """See :func:`selective_scan.selective_scan`; float64 `u` goes to the chunked PyTorch form."""
     if u.dtype == torch.float64:
         return selective_scan_chunked(u, delta, A, B, C, D, delta_bias, delta_softplus)
-    tensors = [
-        None if t is None else t.to(torch.float32).contiguous()
-        for t in (u, delta, A, B, C, D, delta_bias)
-    ]
+    tensors = [None if t is None else t.to(torch.float32).contiguous() for t in (u, delta, A, B, C, D, delta_bias)]
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _Scan.apply(delta_softplus, *tensors).to(u.dtype)
     return _forward(_Call(tensors, delta_softplus), borders=None).to(u.dtype)
