@@ -7,6 +7,7 @@ python train.py --evaluate checkpoint/pose3d/PoseMamba_S/best_epoch.bin
 import argparse
 
 from lib.cli import Parser, run
+from lib.errors import UserError
 
 
 def parse(arguments=None):
@@ -35,9 +36,12 @@ def parse(arguments=None):
 
 def main():
     options = parse()
+    modes = [options.evaluate is not None, options.eval_only, options.resume is not None]
+    if sum(modes) > 1:
+        raise UserError("--evaluate, --eval-only, --resume: give only one of them")
     from lib.experiment import evaluate_checkpoint, train_model  # after parsing: --help need not load torch
 
-    if options.evaluate or options.eval_only:
+    if options.evaluate is not None or options.eval_only:
         evaluate_checkpoint(options)
     else:
         train_model(options)

@@ -56,7 +56,7 @@ class Checkpoint:
                 "num_joints": self.model["Spatial_pos_embed"].shape[1],
                 "no_conf": embedding.shape[1] == 2,
             }  # fmt: skip
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, IndexError) as error:
             missing = error.args[0] if isinstance(error, KeyError) else "STEblocks.0.norm.weight"
             raise UserError(f"{self.path}: is not a PoseMamba checkpoint (it lacks {missing!r})") from error
 
@@ -93,6 +93,8 @@ def read_checkpoint(path):
     try:
         with torch.serialization.safe_globals([*types, (scalar, "numpy.core.multiarray.scalar")]):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     except Exception as error:  # a damaged file raises whatever zipfile and the unpickler meet
         raise UserError(f"{path}: is truncated or not a checkpoint ({describe(error)})") from error
     parameters = content if isinstance(content, dict) else {}
@@ -137,8 +139,11 @@ def write_checkpoint(paths, model, optimizer, epoch, lr, min_loss, **extras):
         **extras,
     }
     for path in paths:
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        try:
+            with atomic_path(path) as temporary:
+                torch.save(content, temporary)
+        except RuntimeError as error:  # torch's own writer, when the disk is full
+            raise UserError(f"{path}: cannot be written ({describe(error)}); is the disk full?") from error
 
 
 def random_state():

@@ -30,6 +30,8 @@ def run(main):
     A request to end (SIGTERM) counts as an interruption, so that what is open is closed.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal without the table's characters
     try:
         main()
     except UserError as error:
@@ -38,8 +40,12 @@ def run(main):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        known = ("out of memory", "can't allocate memory")
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in known):
             raise
         print("error: out of memory; lower batch_size or clip_len", file=sys.stderr)
         sys.exit(1)

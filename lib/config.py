@@ -6,6 +6,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lib.data.skeleton import JOINTS
 from lib.errors import UserError, describe, nearest
 from lib.files import require_file
 from lib.losses import LOSS_TERMS
@@ -23,7 +24,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Config(BaseModel):
     """All keys of a config file; defaults are the published recipe of the S model."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     # Run
     train_2d: bool = False
@@ -115,29 +116,32 @@ _NOT_YET = ("train_2d", "synthetic", "mask_ratio", "mask_T_ratio", "noise")
 _CHOICES = {"backbone": BACKBONES, "scan": SCAN_ORDERS, "limb_gradient": LIMB_GRADIENTS}
 
 
-def load_config(path=None, overrides=(), base=None):
+def load_config(path=None, overrides=(), base=None, base_origin=None):
     """The config of a YAML file, or of the dict `base`, with overrides on top.
 
     Args:
         path: YAML file, or None.
         overrides: "key=value" strings; values are read as YAML.
-        base: keys to start from where there is no file.
+        base: keys to start from; a file's keys and overrides go on top.
+        base_origin: where they come from, for messages.
 
     Raises:
         UserError: the file is missing or not YAML, a key is unknown (names the nearest right one), a
             value has the wrong type or range, or switches on what is not there.
     """
-    values, origin = dict(base or {}), {}
+    values = dict(base or {})
+    origin = dict.fromkeys(values, base_origin)
     if path is not None:
-        values = _read_yaml(path)
-        origin = dict.fromkeys(values, str(path))
+        given = _read_yaml(path)
+        values |= given
+        origin |= dict.fromkeys(given, str(path))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(f"{override!r}: expected key=value")
         try:
             values[key] = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, TypeError) as error:
             raise UserError(f"{override!r}: the value is not YAML") from error
         origin[key] = "command line"
     return validate(values, origin)
@@ -163,6 +167,8 @@ def validate(values, origin=None):
                 f"{_where(key, origin)}is part of 2D pre-training, which this version does not have; "
                 f"set {key}: {type(getattr(config, key))()}"
             )
+    if config.num_joints != len(JOINTS):
+        raise UserError(f"{_where('num_joints', origin)}{config.num_joints}: the data have {len(JOINTS)} joints")
     if config.clip_len > config.maxlen:
         raise UserError(f"{_where('clip_len', origin)}{config.clip_len} frames is longer than maxlen, {config.maxlen}")
     if not any(config.loss_weights.values()):
@@ -190,7 +196,7 @@ def _read_yaml(path):
     path = require_file(path)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         place = f"line {line + 1}: " if line is not None else ""
         raise UserError(f"{path}: {place}is not YAML ({getattr(error, 'problem', None) or describe(error)})") from error

@@ -6,12 +6,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
 from lib.baselines import linear_predictions, mean_pose_predictions
 from lib.data.dataset import network_input
 from lib.data.skeleton import ROOT, flip
+from lib.errors import TrainingStopped
 from lib.metrics import Scores, evaluate_h36m
 
 
@@ -54,7 +56,13 @@ def predict(model, reader, config, device):
 
 
 def score(predictions, reader, config):
-    """`Scores` of what `predict` returned."""
+    """`Scores` of what `predict` returned.
+
+    Raises:
+        TrainingStopped: a prediction is not finite.
+    """
+    if not np.isfinite(predictions).all():
+        raise TrainingStopped("predictions are not finite: the network diverged; lower learning_rate")
     return evaluate_h36m(predictions, reader, rootrel=config.rootrel and not config.gt_2d)
 
 
@@ -67,7 +75,7 @@ def table(scores, baselines):
         view.add_column(f"{name}\nP1", justify="right")
         view.add_column("\nP2", justify="right")
     for action in scores.per_action:
-        view.add_row(action, *_cells(s.per_action[action] for s in columns.values()))
+        view.add_row(escape(action), *_cells(s.per_action[action] for s in columns.values()))
     view.add_section()
     view.add_row("mean of actions", *_cells(columns.values()))
     console = Console(file=io.StringIO(), width=100)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from selective_scan import default_implementation
+from selective_scan import IMPLEMENTATIONS, default_implementation, why_unavailable
 
 from lib import checkpoint as files
 from lib import plots
-from lib.config import load_config, to_yaml, validate
+from lib.config import load_config, to_yaml
 from lib.data.h36m import DataReaderH36M
 from lib.errors import UserError
 from lib.evaluation import as_dict, baselines, predict, score, table
@@ -21,6 +21,12 @@ from lib.tracking import Run, environment
 from lib.training import train
 
 DEFAULT_FOLDER = "checkpoint"
+
+# What a resumed run cannot change: its optimiser, clips and MLflow run follow from these.
+_KEPT_ON_RESUME = (
+    "scan", "learning_rate", "weight_decay", "partial_train", "seed", "experiment",
+    "dt_file", "clip_len", "data_stride", "sample_stride",
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +39,9 @@ def train_model(options):
     if config.finetune and not resume:
         start = files.read_checkpoint(Path(options.pretrained) / options.selection)
         _refuse_another_size(config, start)
+        recorded = start.config.get("scan", config.scan)
+        if recorded != config.scan:
+            log.warning("%s was trained with scan=%s, not %s", start.path, recorded, config.scan)
     elif options.pretrained and not config.finetune:
         raise UserError("-p/--pretrained: is used only by a config with finetune: True; add finetune=True")
     folder = Path(options.checkpoint or (Path(options.resume).parent if resume else DEFAULT_FOLDER))
@@ -59,19 +68,26 @@ def train_model(options):
             run.parameters(_facts(config, model, device))
             run.artifacts(config_file)
             history = train(model, reader, config, folder, run, device, resume)
-            plots.loss_curves(history, folder / "loss_curves.png")
+            if history:
+                plots.loss_curves(history, folder / "loss_curves.png")
             if not config.no_eval:
-                best = files.read_checkpoint(folder / files.BEST)
-                log.info("best epoch: %d (by P1 on the test part, as published)", best.epoch)
-                best.load_into(model)
-                _report(model, reader, config, device, folder, run, history[-1]["epoch"])
+                epoch = config.epochs
+                if (folder / files.BEST).is_file():
+                    best = files.read_checkpoint(folder / files.BEST)
+                    best.load_into(model)
+                    epoch = best.epoch
+                    log.info("best epoch: %d (by P1 on the test part, as published)", epoch)
+                _report(model, reader, config, device, folder, run, epoch)
         except KeyboardInterrupt:
             if (folder / files.LATEST).is_file():
                 log.info("stopped; to go on: python train.py --resume %s", folder / files.LATEST)
             raise
+        except UserError as error:
+            log.error("%s", error)
+            raise
         finally:
             run.artifacts(*sorted(folder.glob("*.bin")), *sorted(folder.glob("*.png")), folder / "train.log")
-    if not config.no_eval:
+    if (folder / files.BEST).is_file():
         log.info("to evaluate again: python train.py --evaluate %s", folder / files.BEST)
 
 
@@ -82,8 +98,9 @@ def evaluate_checkpoint(options):
     config = _evaluation_config(options, checkpoint)
     folder = Path(options.checkpoint or path.parent) / "evaluation"
     _log_to(folder / "evaluation.log")
-    if checkpoint.config.get("scan") == config.scan:
-        origin = "recorded in the checkpoint"
+    recorded = checkpoint.config.get("scan")
+    if recorded:
+        origin = "recorded in the checkpoint" if recorded == config.scan else f"the checkpoint records {recorded}"
     else:
         origin = "the checkpoint does not record it; to switch: scan=" + " or ".join(
             order for order in ("v2_plus_poselimbs", "v2") if order != config.scan
@@ -103,6 +120,12 @@ def _training_config(options, resume):
     config = load_config(options.config, _overrides(options), base)
     if resume:
         _refuse_another_size(config, resume)
+        for key in _KEPT_ON_RESUME:
+            if resume.config.get(key, getattr(config, key)) != getattr(config, key):
+                raise UserError(
+                    f"{key}: the run of {resume.path} has {resume.config[key]!r}, not {getattr(config, key)!r}; "
+                    "a resumed run keeps it (a new run from its weights: finetune=True)"
+                )
     if config.finetune and not resume and not options.pretrained:
         raise UserError("finetune: needs the folder of the pretrained checkpoint: -p DIR [-ms FILE]")
     return config
@@ -111,11 +134,13 @@ def _training_config(options, resume):
 def _evaluation_config(options, checkpoint):
     """The given config, else the checkpoint's own, else the published recipe, with the checkpoint's size."""
     size = checkpoint.size()
-    base = None if options.config else checkpoint.config
-    config = load_config(options.config, _overrides(options), base)
+    base = {"clip_len": size["maxlen"], **size, **({} if options.config else checkpoint.config)}
+    config = load_config(options.config, _overrides(options), base, checkpoint.path)
     _refuse_another_size(config, checkpoint)
-    given = {key: getattr(config, key) for key in config.model_fields_set}
-    return validate({"clip_len": size["maxlen"], **size, **given})
+    recorded = checkpoint.config.get("scan")
+    if recorded and not any(override.startswith("scan=") for override in options.overrides):
+        config = config.model_copy(update={"scan": recorded})
+    return config
 
 
 def _overrides(options):
@@ -127,6 +152,8 @@ def _refuse_another_size(config, checkpoint):
     """A size key that the config sets must be the checkpoint's."""
     size = checkpoint.size()
     wrong = [key for key, value in size.items() if key in config.model_fields_set and getattr(config, key) != value]
+    if "mlp_ratio" in wrong and int(config.dim_feat * config.mlp_ratio) == int(size["dim_feat"] * size["mlp_ratio"]):
+        wrong.remove("mlp_ratio")  # the width of the MLP is rounded down
     if wrong:
         wanted, found = (", ".join(f"{key} {values[key]}" for key in wrong) for values in (config.model_dump(), size))
         raise UserError(
@@ -172,6 +199,8 @@ def _build(config, start):
 def _facts(config, model, device):
     parameters = sum(p.numel() for p in model.parameters())
     scan = default_implementation(device.type)
+    if scan not in IMPLEMENTATIONS or why_unavailable(scan, device.type):
+        raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {scan!r} is not available; see: python -m selective_scan")
     log.info("%s: %s parameters, on %s, selective scan: %s", config.backbone, f"{parameters:,}", device, scan)
     return {
         **config.model_dump(),
@@ -212,6 +241,7 @@ def _log_to(path):
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = _BesideBars(sys.stdout)
+    to_terminal.addFilter(lambda record: record.levelno < logging.ERROR)  # `lib.cli.run` prints errors
     root = logging.getLogger("lib")
     root.setLevel(logging.INFO)
     root.handlers = [to_terminal, to_file]
@@ -223,5 +253,8 @@ class _BesideBars(logging.StreamHandler):
     def emit(self, record):
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=self.stream)
-        self.stream.flush()
+        try:
+            tqdm.write(self.format(record), file=self.stream)
+            self.stream.flush()
+        except OSError:
+            pass  # nobody reads the terminal any more; the file has it

@@ -15,7 +15,7 @@ from lib.data.dataset import (
     training_clips,
     training_target,
 )
-from lib.errors import TrainingStopped, UserError
+from lib.errors import TrainingStopped, UserError, describe
 from lib.evaluation import predict, score
 from lib.losses import pose_loss
 
@@ -45,7 +45,9 @@ def train(model, reader, config, folder, run, device, resume=None):
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     done, lr, best, history = 0, config.learning_rate, math.inf, []
     if resume:
-        done, lr, best, history = _continue_from(resume, optimizer, config)
+        done, lr, history = _continue_from(resume, optimizer, config)
+        if (folder / files.BEST).is_file():
+            best = files.read_checkpoint(folder / files.BEST).min_loss or math.inf
 
     bar = tqdm(total=config.epochs * len(batches), initial=done * len(batches), unit="step", disable=None)
     with bar:
@@ -53,6 +55,9 @@ def train(model, reader, config, folder, run, device, resume=None):
             begin = time.monotonic()
             losses = _train_epoch(model, batches, optimizer, lr, config, device, epoch, bar)
             entry = {"epoch": epoch, "lr": lr, **{f"train/{k}": v for k, v in losses.items()}}
+            _check_finite(losses, f"epoch {epoch}")
+            if not all(p.isfinite().all() for p in model.parameters()):
+                raise _stopped("a parameter is not finite", f"epoch {epoch}, after its last step")
             if not config.no_eval:
                 scores = score(predict(model, reader, config, device), reader, config)
                 entry |= {"test/mpjpe": scores.mpjpe, "test/p_mpjpe": scores.p_mpjpe}
@@ -61,7 +66,6 @@ def train(model, reader, config, folder, run, device, resume=None):
                     for action, errors in scores.per_action.items()
                     for name, value in errors._asdict().items()
                 }
-            _check_finite(entry, f"epoch {epoch}, after its last step")
             seconds = time.monotonic() - begin
             entry["seconds"] = seconds
             history.append(entry)
@@ -70,12 +74,13 @@ def train(model, reader, config, folder, run, device, resume=None):
 
             lr *= config.lr_decay
             _set_learning_rate(optimizer, lr)
-            names = [files.LATEST]
-            if epoch % config.checkpoint_frequency == 0:
-                names.append(files.numbered(epoch))
+            names = []
             if entry.get("test/mpjpe", math.inf) < best:
                 best = entry["test/mpjpe"]
                 names.append(files.BEST)
+            if epoch % config.checkpoint_frequency == 0:
+                names.append(files.numbered(epoch))
+            names.append(files.LATEST)  # last: a run resumes from it, and then the others are there
             files.write_checkpoint(
                 [folder / name for name in names],
                 model,
@@ -124,10 +129,13 @@ def _set_learning_rate(optimizer, lr):
 def _check_finite(values, place):
     for name, value in values.items():
         if not math.isfinite(value):
-            raise TrainingStopped(
-                f"{name} is {value} at {place}: nothing was saved over the last good checkpoint; "
-                "lower learning_rate, or look at the data"
-            )
+            raise _stopped(f"{name} is {value}", place)
+
+
+def _stopped(what, place):
+    return TrainingStopped(
+        f"{what} at {place}: nothing was saved over the last good checkpoint; lower learning_rate, or look at the data"
+    )
 
 
 def _trained_parameters(model, parts):
@@ -143,20 +151,22 @@ def _trained_parameters(model, parts):
 
 
 def _continue_from(resume, optimizer, config):
-    """Optimiser and random state of a checkpoint; its finished epochs, next lr, best error, history."""
+    """Optimiser and random state of a checkpoint; its finished epochs, next lr, history."""
     if resume.optimizer is None:
         raise UserError(f"{resume.path}: holds no optimiser, so training cannot resume; use finetune")
     try:
         optimizer.load_state_dict(resume.optimizer)
-    except ValueError as error:
-        raise UserError(f"{resume.path}: its optimiser has other parameters ({error})") from error
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{resume.path}: its optimiser has other parameters ({describe(error)})") from error
+    for parameter, state in optimizer.state.items():
+        if state["exp_avg"].shape != parameter.shape:
+            raise UserError(f"{resume.path}: its optimiser was for other parameters; set partial_train as it was")
     lr = config.learning_rate if resume.lr is None else resume.lr
     if resume.random_state:
         files.restore_random_state(resume.random_state)
     else:
         log.warning("%s: holds no random state: the order of clips starts anew", resume.path)
-    best = math.inf if resume.min_loss is None else resume.min_loss
-    return resume.epoch, lr, best, list(resume.history)
+    return resume.epoch, lr, list(resume.history)
 
 
 def _report(entry, epochs, seconds_left):

@@ -94,6 +94,8 @@ def test_reference_checkpoint_loads_and_reproduces_its_output():
     assert checkpoint.min_loss == pytest.approx(90.30382162349808)
     model = Config(**size, clip_len=27).build_model().eval()
     checkpoint.load_into(model)
+    names = [name for name, _ in model.named_parameters()]
+    assert names == list(checkpoint.model)  # a saved optimiser knows parameters by their number
     with np.load(PARITY / "reference_checkpoint_io.npz") as expected, torch.no_grad():
         assert relative_error(model(torch.from_numpy(expected["x"])), expected["y"]) < TOLERANCE
 

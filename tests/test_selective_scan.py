@@ -91,8 +91,7 @@ def test_a_243_frame_s_clip_never_holds_all_states():
     """One (B, KD, L, N) tensor would be 135 MB; forward and backward together must add less to the process."""
     code = """
         import resource, sys, torch
-        from scan_cases import NAMES, arguments, outputs_and_gradients
-from selective_scan import selective_scan
+        from selective_scan import selective_scan
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         def clip(length):

@@ -293,6 +293,39 @@ def test_a_nan_loss_stops_and_keeps_the_last_checkpoint(environment):
     assert mlflow_run(environment, run_id).info.status == "FAILED"
 
 
+def test_a_divergence_at_the_last_step_of_an_epoch_stops_too(environment):
+    options = [option for option in SMALL if not option.startswith(("learning_rate", "batch_size"))]
+    line = refusal(
+        environment, "--config", S_CONFIG, "-c", "runs/diverged", "--no-mlflow", "epochs=2",
+        "learning_rate=1e30", "batch_size=64", *options, code=1,
+    )  # fmt: skip
+    assert "not finite" in line
+    assert not list((environment["cwd"] / "runs" / "diverged").glob("*.bin"))
+
+
+def test_a_published_run_is_continued(environment):
+    """Three epochs are in the file; its optimiser fits the parameters."""
+    options = [option for option in SMALL if not option.startswith(("dim_feat", "depth", "learning_rate"))]
+    printed = train(
+        environment, "-r", PARITY / "reference_checkpoint.bin", "--config", S_CONFIG, "-c", "runs/continued",
+        "--no-mlflow", "epochs=4", "no_eval=True", "dim_feat=32", "depth=2", *options,
+    ).stdout  # fmt: skip
+    assert "epoch 4/4" in printed and "lr 1.94e-04" in printed
+
+
+def test_the_recorded_scan_order_wins_over_a_file_and_cannot_change_on_resume(trained, environment, tmp_path):
+    folder, _ = trained
+    content = torch.load(folder / "best_epoch.bin", weights_only=True)
+    content["config"]["scan"] = "v2"
+    torch.save(content, tmp_path / "plain.bin")
+    data = [f"dt_root={PARITY}", "dt_file=h36m_schema.pkl", "--no-mlflow"]
+    test_config = ROOT / "configs" / "pose3d" / "PoseMamba_test_h36m.yaml"
+    printed = train(environment, "-e", tmp_path / "plain.bin", "--config", test_config, *data).stdout
+    assert "scan order: v2 (recorded in the checkpoint)" in printed
+    line = refusal(environment, "-r", folder / "epoch_2.bin", "-c", "runs/other_order", "scan=v2")
+    assert "scan: the run of" in line and "finetune=True" in line
+
+
 def test_a_folder_with_another_run_is_refused(trained, environment):
     folder, _ = trained
     before = (folder / "best_epoch.bin").read_bytes()

@@ -3,7 +3,6 @@
 python tools/make_cmu_views.py            # writes data/motion3d/cmu17_virtual_cam_source.pkl once
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -11,17 +10,20 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import run
+from lib.cli import Parser, run
 from lib.data.cmu import VIEWS_FILE, make_views
+from lib.errors import UserError
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--motion", default="data/cmu17.npz", help="motion capture (default: %(default)s)")
     parser.add_argument("--out", default=f"data/motion3d/{VIEWS_FILE}", help="default: %(default)s")
     parser.add_argument("--train-views", type=int, default=8, help="views of a training shot (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of cameras and detection errors (default: 0)")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
+    if options.train_views < 1 or options.seed < 0:
+        raise UserError("--train-views: at least 1; --seed: at least 0")
     made = make_views(
         options.motion,
         options.out,

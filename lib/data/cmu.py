@@ -29,7 +29,6 @@ from lib.errors import UserError, describe
 from lib.files import atomic_path, require_file
 
 VIEWS_FILE = "cmu17_virtual_cam_source.pkl"
-VIEWS_VERSION = 1  # of what this module makes; a cached file of another version is made anew
 
 FOCAL_LENGTHS = {"54138969": 1145.0, "55011271": 1149.7, "58860488": 1149.1, "60457274": 1145.5}  # px
 
@@ -75,7 +74,7 @@ def make_views(motion_file, target, train_views=8, seed=0, progress=lambda clips
     """
     target = Path(target)
     provenance = {
-        "version": VIEWS_VERSION,
+        "code_sha256": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         "train_views": train_views,
         "seed": seed,
         "motion_sha256": hashlib.sha256(require_file(motion_file).read_bytes()).hexdigest(),

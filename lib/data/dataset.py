@@ -66,6 +66,10 @@ def training_clips(config, reader):
         The data set, and a line that says where the clips come from.
     """
     folders = [Path(config.data_root) / subset / "train" for subset in config.subset_list]
+    if Path(config.data_root).is_dir():
+        for folder in folders:
+            if not any(folder.glob("*.pkl")):
+                raise UserError(f"{folder}: holds no clips, though data_root is there; set data_root or subset_list")
     files = sorted(file for folder in folders for file in folder.glob("*.pkl"))
     if files:
         return FileClips(files, config.clip_len), f"{len(files)} files in {config.data_root}"

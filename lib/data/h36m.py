@@ -7,7 +7,7 @@ import numpy as np
 from lib.data.clips import split_clips
 from lib.data.pickles import load_arrays
 from lib.data.skeleton import JOINTS
-from lib.errors import UserError
+from lib.errors import UserError, describe
 
 CAMERA_SIZES = {  # camera name: width, height in px
     "54138969": (1000, 1002),
@@ -62,7 +62,10 @@ class DataReaderH36M:
         self.data_stride = {"train": data_stride_train, "test": data_stride_test}
         self.read_confidence = read_confidence
         self.dt_dataset = load_arrays(self.path, _HINT)
-        _check_layout(self.path, self.dt_dataset)
+        try:
+            _check_layout(self.path, self.dt_dataset)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self.path}: is not in Human3.6M's layout ({describe(error)})") from error
         self._split_id = None
 
     def rows(self, split, key):
@@ -159,7 +162,7 @@ def _check_layout(path, dataset):
                 continue
             if not np.issubdtype(rows.dtype, np.number):
                 raise UserError(f"{path}: {split}[{key!r}] holds {rows.dtype}, expected numbers")
-            if not np.isfinite(rows.sum()):
+            if not np.isfinite(rows.sum(dtype=np.float64)):
                 bad = np.flatnonzero(~np.isfinite(rows.reshape(count, -1)).all(1))
                 raise UserError(f"{path}: {split}[{key!r}] is not finite in row {bad[0]}")
         for camera in np.unique(np.asarray(part["camera_name"]).astype(str)).tolist():

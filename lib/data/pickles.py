@@ -44,6 +44,8 @@ def load_arrays(path, hint=""):
     try:
         with open(path, "rb") as handle:
             return _ArrayUnpickler(handle).load()
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # a damaged pickle can raise anything
         reason = describe(error)
         if "it asks for" in reason:

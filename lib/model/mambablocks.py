@@ -37,6 +37,8 @@ class BiSTSSM(nn.Module):
         inner = 2 * dim
         rank = math.ceil(dim / 16)
 
+        # Parameters in the published order: a saved optimiser knows them by their number only.
+        self.out_norm = nn.LayerNorm(inner)
         self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
         self.conv2d = nn.Conv2d(inner, inner, kernel_size=3, padding=1, groups=inner)
         projections = [nn.Linear(inner, rank + 2 * STATE_SIZE, bias=False).weight for _ in range(DIRECTIONS)]
@@ -45,7 +47,6 @@ class BiSTSSM(nn.Module):
         self.dt_projs_bias = nn.Parameter(_step_bias(DIRECTIONS, inner))
         self.A_logs = nn.Parameter(torch.arange(1.0, STATE_SIZE + 1).log().repeat(DIRECTIONS * inner, 1))
         self.Ds = nn.Parameter(torch.ones(DIRECTIONS * inner))
-        self.out_norm = nn.LayerNorm(inner)
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x):

@@ -44,7 +44,8 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=Fa
         D: (K * channels,) skip weight, or None.
         delta_bias: (K * channels,) added to delta before the softplus, or None.
         delta_softplus: whether steps go through softplus.
-        implementation: a key of `IMPLEMENTATIONS`, used as named or not at all. None stands for what the
+        implementation: a key of `IMPLEMENTATIONS`, used as named or not at all (but "cpu" gives float64 to
+            "torch"). None stands for what the
             environment variable SELECTIVE_SCAN_IMPLEMENTATION names, and without it for the fastest form
             that fits: "cpu" for tensors on the CPU where it is available and u is not float64, else "torch".
 
