@@ -88,10 +88,11 @@ def read_checkpoint(path):
         UserError: there is no such file, it is truncated, or holds anything but tensors and plain values.
     """
     path = require_file(path)
-    scalar = np.float64(0).__reduce__()[0]  # NumPy's rebuilder of scalars; its module differs by version
-    types = [scalar, np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
+    scalar = np.float64(0).__reduce__()[0]  # NumPy's rebuilder of scalars; its module differs in NumPy 1 and 2
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    types = [np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
     try:
-        with torch.serialization.safe_globals([*types, (scalar, "numpy.core.multiarray.scalar")]):
+        with torch.serialization.safe_globals([*types, *names]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
