@@ -39,14 +39,13 @@ def train_model(options):
     if config.finetune and not resume:
         start = files.read_checkpoint(Path(options.pretrained) / options.selection)
         _refuse_another_size(config, start)
-        recorded = start.config.get("scan", config.scan)
-        if recorded != config.scan:
-            log.warning("%s was trained with scan=%s, not %s", start.path, recorded, config.scan)
     elif options.pretrained and not config.finetune:
         raise UserError("-p/--pretrained: is used only by a config with finetune: True; add finetune=True")
     folder = Path(options.checkpoint or (Path(options.resume).parent if resume else DEFAULT_FOLDER))
     _refuse_another_run(folder, options.resume)
     _log_to(folder / "train.log")
+    if start and start.config.get("scan", config.scan) != config.scan:
+        log.warning("%s was trained with scan=%s, not %s", start.path, start.config["scan"], config.scan)
     if resume and resume.epoch >= config.epochs:
         log.info(
             "%s has finished epoch %d of %d: its scores again; to train on: epochs=N; a new run: -c OTHER_FOLDER",
