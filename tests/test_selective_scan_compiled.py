@@ -8,9 +8,9 @@ import pytest
 import torch
 from conftest import relative_error
 from scan_cases import NAMES, arguments, outputs_and_gradients
-from selective_scan import cpu, default_implementation, selective_scan
+from selective_scan import cpu, default_implementation, selective_scan, why_unavailable
 
-compiled = pytest.mark.skipif(not cpu.available()[0], reason=cpu.available()[1])
+compiled = pytest.mark.skipif(bool(why_unavailable("cpu")), reason=why_unavailable("cpu"))
 
 
 def assert_equals_the_loop(values, softplus=True, tolerance=1e-4):
@@ -161,7 +161,7 @@ def chosen(monkeypatch, values, **options):
 def test_default_implementation(monkeypatch):
     monkeypatch.delenv("SELECTIVE_SCAN_IMPLEMENTATION", raising=False)
     values = arguments(1, 1, 2, 3, 2)
-    fastest = "cpu" if cpu.available()[0] else "torch"
+    fastest = "cpu" if not why_unavailable("cpu") else "torch"
     assert chosen(monkeypatch, values) == fastest
     assert chosen(monkeypatch, {n: v.bfloat16() for n, v in values.items()}) == fastest
     assert chosen(monkeypatch, {n: v.double() for n, v in values.items()}) == "torch"

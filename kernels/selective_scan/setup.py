@@ -9,7 +9,7 @@ from setuptools.errors import CCompilerError, CompileError, LinkError
 
 # -ffast-math is left out on purpose: the kernel needs none of it to vectorise, it would drop NaNs, and linked
 # into a library it makes the whole process flush denormals.
-FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 CHOICES = (("-march=native", "-mcpu=native"), ("-fopenmp", "-fopenmp-simd"))
 
 

@@ -4,8 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import einsum
-from selective_scan import selective_scan
+from selective_scan import cross_scan, why_unavailable
 from timm.layers import DropPath, Mlp
 from torch import nn
 
@@ -14,6 +13,8 @@ from lib.model.scan_orders import LIMB_PARTNER, SCAN_ORDERS
 STATE_SIZE = 16  # N
 DIRECTIONS = 4  # K
 LIMB_GRADIENTS = ("straight_through", "exact")
+
+selective_scan_cuda_oflex_available = not why_unavailable("cuda")  # the name that published code asks for
 
 
 class BiSTSSM(nn.Module):
@@ -51,40 +52,20 @@ class BiSTSSM(nn.Module):
 
     def forward(self, x):
         """x (B, F, J, C) -> (B, F, J, C)."""
-        u, gate = self.in_proj(x).chunk(2, dim=-1)
-        u = F.silu(self.conv2d(u.permute(0, 3, 1, 2)))
-        y = self.out_norm(self._cross_scan(u)) * F.silu(gate)
-        return self.out_proj(y)
-
-    def _cross_scan(self, u):
-        """Scans u (B, D, F, J) in all four directions and adds the results: (B, F, J, D)."""
-        frames, joints = u.shape[-2:]
-        rank = self.dt_projs_weight.shape[-1]
-        with_limbs = self._add_limb_partners(u) if any(k.limbs for k in self.order) else None
-        sequences = torch.stack([k.flatten(with_limbs if k.limbs else u) for k in self.order], dim=1)
-        factors = einsum(sequences, self.x_proj_weight, "b k d l, k c d -> b k c l")
-        ranks, B, C = factors.split([rank, STATE_SIZE, STATE_SIZE], dim=2)
-        steps = einsum(ranks, self.dt_projs_weight, "b k r l, k d r -> b k d l")
-        y = selective_scan(
-            sequences.flatten(1, 2),
-            steps.flatten(1, 2),
+        u, gate = (F.linear(x, half) for half in self.in_proj.weight.chunk(2))
+        u = F.silu(self.conv2d(u.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        y = cross_scan(
+            u,
+            self.x_proj_weight,
+            self.dt_projs_weight,
+            self.dt_projs_bias,
             -self.A_logs.exp(),
-            B,
-            C,
             self.Ds,
-            self.dt_projs_bias.flatten(),
-            delta_softplus=True,
-        ).unflatten(1, (DIRECTIONS, -1))
-        merged = sum(k.unflatten(y[:, i], frames, joints) for i, k in enumerate(self.order))
-        return merged.permute(0, 2, 3, 1)
-
-    def _add_limb_partners(self, u):
-        if u.shape[-1] != len(LIMB_PARTNER):
-            raise ValueError(
-                f"scan: limb-wise orders need {len(LIMB_PARTNER)} joints, the input has {u.shape[-1]}; use scan='v2'"
-            )
-        partners = u[..., list(LIMB_PARTNER)]
-        return u + (partners.detach() if self.limb_gradient == "straight_through" else partners)
+            self.order,
+            LIMB_PARTNER,
+            exact_limbs=self.limb_gradient == "exact",
+        )
+        return self.out_proj(self.out_norm(y) * F.silu(gate))
 
 
 class BiSTSSMBlock(nn.Module):

@@ -1,42 +1,10 @@
 """The orders in which PoseMamba's four scans read a clip: data, one table entry an order."""
 
-from dataclasses import dataclass
+from selective_scan import Direction
 
 # Joint j's partner in the local, limb-wise scan. It is the published list of limb starts and not a
 # parent per joint; checkpoints depend on it.
 LIMB_PARTNER = (0, 0, 1, 2, 3, 0, 4, 5, 6, 8, 11, 12, 13, 8, 14, 15, 16)
-
-
-@dataclass(frozen=True)
-class Direction:
-    """One way through a (frames, joints) grid.
-
-    joint_major: all frames of a joint before the next joint; otherwise all joints of a frame before the
-        next frame. `outer` is the slow axis of the two, `inner` the fast one.
-    outer_backwards, inner_backwards: whether that axis is read from its end.
-    limbs: whether each joint's features are summed with its limb partner's (`LIMB_PARTNER`).
-    """
-
-    joint_major: bool = False
-    outer_backwards: bool = False
-    inner_backwards: bool = False
-    limbs: bool = False
-
-    def _backward_axes(self):
-        return [axis for axis, backwards in ((-2, self.outer_backwards), (-1, self.inner_backwards)) if backwards]
-
-    def flatten(self, grid):
-        """(..., F, J) -> (..., F * J) in the order of this direction."""
-        if self.joint_major:
-            grid = grid.transpose(-1, -2)
-        return grid.flip(self._backward_axes()).flatten(-2)
-
-    def unflatten(self, sequence, frames, joints):
-        """(..., F * J) in the order of this direction -> (..., F, J)."""
-        shape = (joints, frames) if self.joint_major else (frames, joints)
-        grid = sequence.unflatten(-1, shape).flip(self._backward_axes())
-        return grid.transpose(-1, -2) if self.joint_major else grid
-
 
 _FRAMES = Direction()
 _JOINTS = Direction(joint_major=True)

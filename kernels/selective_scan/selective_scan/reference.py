@@ -1,4 +1,4 @@
-"""The selective scan as a loop over time: slow, obviously right, what every fast form is tested against."""
+"""What the fast forms are tested against: the scan as a loop over time, and the cross-scan as copies and scans."""
 
 import torch
 import torch.nn.functional as F
@@ -25,3 +25,26 @@ def selective_scan_loop(u, delta, A, B, C, D=None, delta_bias=None, delta_softpl
     if D is not None:
         y = y + D.to(dtype)[:, None] * x
     return y.to(u.dtype)
+
+
+def cross_scan_by_copies(scan, u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, exact):
+    """See :func:`selective_scan.cross_scan`; `scan` is the plain scan to use.
+
+    One copy of the activations per direction, as in the published implementation: an input, steps and an output
+    of (batch, K * channels, L) each.
+    """
+    frames, joints = u.shape[1:3]
+    rank, states = dt_projs_weight.shape[2], A.shape[1]
+    u = u.permute(0, 3, 1, 2)
+    with_limbs = u
+    if any(d.limbs for d in directions):
+        partners = u[..., list(limb_partners)]
+        with_limbs = u + (partners if exact else partners.detach())
+    sequences = torch.stack([d.flatten(with_limbs if d.limbs else u) for d in directions], dim=1)
+    factors = torch.einsum("bkdl,kcd->bkcl", sequences, x_proj_weight.to(u.dtype))
+    ranks, B, C = factors.split([rank, states, states], dim=2)
+    steps = torch.einsum("bkrl,kdr->bkdl", ranks, dt_projs_weight.to(u.dtype))
+    y = scan(sequences.flatten(1, 2), steps.flatten(1, 2), A, B, C, D, dt_projs_bias.flatten(), True)
+    y = y.unflatten(1, (len(directions), -1))
+    merged = sum(d.unflatten(y[:, k], frames, joints) for k, d in enumerate(directions))
+    return merged.permute(0, 2, 3, 1)

@@ -1,336 +1,414 @@
-// The selective scan on the CPU, forward and adjoint, float32. Called from cpu.py through ctypes.
+// The selective scan and the cross-scan on the CPU, forward and adjoint, float32 (see scan.h). Called through ctypes.
 //
-// LANES channels of one group lie side by side and time is cut into chunks of CHUNK steps: a Tile holds one
-// quantity of one block of channels over one chunk. For one state index n at a time, the recurrence
+// LANES channels lie side by side in a vector and their MAX_STATES states in registers:
 //
-//     h_t = exp(delta_t A_n) h_{t-1} + delta_t u_t B_t[n],    y_t += C_t[n] h_t
+//     h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t,    y_t = <C_t, h_t> + D u_t
 //
-// runs over a tile with the state in registers; all inner loops have LANES iterations and contiguous operands,
-// so that the compiler turns them into whole vectors of whatever width the machine has. A block with fewer than
-// LANES channels is filled with u = delta = 0, which adds nothing to any result.
+// Time is cut into chunks. What does not depend on the state (positions, steps, inputs) is computed for a whole chunk
+// first, so that the latency of the softplus is hidden; then come the states, step by step. The forward pass keeps
+// the state at the start of every chunk; the backward pass goes through the chunks in reverse, recomputes the states
+// of each and runs the adjoint g_t = C_t dy_t + exp(delta_{t+1} A) g_{t+1}.
 //
-// The forward pass keeps the state at the start of every chunk; the backward pass goes through the chunks in
-// reverse, recomputes the states of each and runs the adjoint g_t = C_t dy_t + exp(delta_{t+1} A) g_{t+1}.
-//
-// Sizes: u, delta, y (batch, groups * channels, length); A (groups * channels, states);
-// B, C (batch, groups, states, length); D, bias (groups * channels) or null. All contiguous.
+// The vectors are those of GCC and Clang: of the machine's own width, whatever the machine. Lanes beyond the last
+// channel and states beyond the last are zero and stay so.
 
 #include <algorithm>
-#include <cmath>
-#include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 #include <vector>
+
+#include "scan.h"
 
 namespace {
 
+#if defined(__AVX512F__)
 constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+constexpr int STATES = MAX_STATES;
+constexpr int QUAD = 4;  // ranks whose gradients are summed together
 constexpr int CHUNK = 64;
 constexpr float LOG2E = 1.44269504f;
 
-struct alignas(64) Lanes {
-    float lane[LANES] = {};
-    float &operator[](int i) { return lane[i]; }
-    float operator[](int i) const { return lane[i]; }
-};
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t Bits __attribute__((vector_size(4 * LANES)));
 
-struct Tile {
-    Lanes step[CHUNK];
-    Lanes &operator[](int t) { return step[t]; }
-    const Lanes &operator[](int t) const { return step[t]; }
-};
+#define INLINE inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
 
-// 2^z to float32 rounding: 0 below z = -126.5, inf above 127.5, exactly 1 at 0.
-inline float exp2_fast(float z) {
-    z = z < -127.0f ? -127.0f : z;  // written so that NaN stays NaN
-    z = z > 128.0f ? 128.0f : z;
-    const float whole = std::rint(z);
-    const float f = z - whole;
-    float p = 1.5353362e-4f;  // minimax on [-1/2, 1/2], relative error 2e-9 before rounding
-    p = p * f + 1.3398875e-3f;
-    p = p * f + 9.6184374e-3f;
+INLINE Lanes load(const float *p) {
+    Lanes v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE void store(float *p, Lanes v) { std::memcpy(p, &v, sizeof v); }
+
+// The same for the first `lanes` lanes only.
+INLINE Lanes load(const float *p, int lanes) {
+    if (lanes == LANES) return load(p);
+    Lanes v{};
+    for (int i = 0; i < lanes; ++i) v[i] = p[i];
+    return v;
+}
+
+INLINE void store(float *p, Lanes v, int lanes) {
+    if (lanes == LANES) return store(p, v);
+    for (int i = 0; i < lanes; ++i) p[i] = v[i];
+}
+
+// 2^z to float32 rounding, exactly 1 at 0; stays at 2^-126 below and 2^127 above. `growth` may be false where z is not
+// above 0, and saves two instructions; NaN stays NaN only with it.
+template <bool growth>
+INLINE Lanes exp2_fast(Lanes z) {
+    constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the lowest bits
+    constexpr int32_t zero = 0x4B400000;  // its bits
+    const Lanes whole = z + shift;
+    const Lanes f = z - (whole - shift);
+    Lanes p = f * 1.3398875e-3f + 9.6184374e-3f;
     p = p * f + 5.5503325e-2f;
     p = p * f + 2.4022648e-1f;
     p = p * f + 6.9314720e-1f;
     p = p * f + 1.0f;
-    const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(whole) + 127) << 23;  // 2^whole; 0, inf at the ends
-    float scale;
-    std::memcpy(&scale, &bits, sizeof scale);
-    return p * scale;
+    const Bits least = Bits{} + (zero - 126), most = Bits{} + (zero + 127);
+    Bits exponent = (Bits)whole;
+    exponent = exponent > least ? exponent : least;
+    if constexpr (!growth) return (Lanes)((Bits)p + (exponent << 23));
+    exponent = exponent < most ? exponent : most;
+    return p * (Lanes)((exponent - (zero - 127)) << 23);
 }
 
 // log(1 + v) = 2 atanh(v / (2 + v)) for v in [0, 1], relative error 1e-7.
-inline float log1p_fast(float v) {
-    const float s = v / (2.0f + v);
-    const float w = s * s;
-    float q = 0.28178359f;
-    q = q * w + 0.27960597f;
+INLINE Lanes log1p_fast(Lanes v) {
+    const Lanes s = v / (2.0f + v);
+    const Lanes w = s * s;
+    Lanes q = w * 0.28178359f + 0.27960597f;
     q = q * w + 0.40024911f;
     q = q * w + 0.66666315f;
     q = q * w + 2.0f;
     return s * q;
 }
 
-inline float softplus(float x) {
-    return (x < 0.0f ? 0.0f : x) + log1p_fast(exp2_fast(-std::fabs(x) * LOG2E));
+// exp(-|x|)
+INLINE Lanes exp_of_minus_size(Lanes x) { return exp2_fast<false>((x > 0.0f ? -x : x) * LOG2E); }
+
+INLINE Lanes softplus(Lanes x) { return (x < 0.0f ? Lanes{} : x) + log1p_fast(exp_of_minus_size(x)); }
+
+INLINE Lanes sigmoid(Lanes x) {
+    const Lanes v = exp_of_minus_size(x);
+    return (x > 0.0f ? Lanes{} + 1.0f : v) / (1.0f + v);
 }
 
-inline float sigmoid(float x) {
-    const float v = exp2_fast(-std::fabs(x) * LOG2E);
-    return (x > 0.0f ? 1.0f : v) / (1.0f + v);
+// In every block of 2 * width lanes: half of a, summed with its other half, beside the same of b.
+template <int width, int... i>
+INLINE Lanes fold(Lanes a, Lanes b, std::integer_sequence<int, i...>) {
+    constexpr auto kept = [](int lane) { return lane + (lane & width ? LANES : 0); };
+    constexpr auto other = [](int lane) { return (lane ^ width) + (lane & width ? LANES : 0); };
+#ifdef __clang__
+    return __builtin_shufflevector(a, b, kept(i)...) + __builtin_shufflevector(a, b, other(i)...);
+#else
+    return __builtin_shuffle(a, b, Bits{kept(i)...}) + __builtin_shuffle(a, b, Bits{other(i)...});
+#endif
 }
 
-// One call's arguments that both passes share.
-struct Problem {
-    const float *u, *delta, *A, *B, *C, *D, *bias;
-    int64_t batch, groups, channels, states, length;
-    bool softplus_steps;
+template <int width>
+INLINE Lanes fold(Lanes a, Lanes b) {
+    return fold<width>(a, b, std::make_integer_sequence<int, LANES>());
+}
 
-    int64_t blocks() const { return (channels + LANES - 1) / LANES; }
-    int64_t chunks() const { return (length + CHUNK - 1) / CHUNK; }
-};
+// For `count` values f(first), f(first + 1), ...: lane i becomes the sum of f(first + i) over every count-th lane from
+// lane i on; over all lanes, then, if count is LANES. Each value is folded into those before it as soon as it is there,
+// so that few are alive at a time.
+template <int first, int count, int width = 1, typename F>
+INLINE Lanes partial_sums(F &&f) {
+    if constexpr (width == count) {
+        return f(std::integral_constant<int, first>());
+    } else {
+        const Lanes a = partial_sums<first, count, 2 * width>(f);
+        return fold<width>(a, partial_sums<first + width, count, 2 * width>(f));
+    }
+}
 
-// One block of channels of one group of one sequence.
+// Completes partial sums over every width-th lane.
+template <int width>
+INLINE Lanes complete_sums(Lanes x) {
+    if constexpr (width < LANES)
+        return complete_sums<2 * width>(fold<width>(x, x));
+    else
+        return x;
+}
+
+const float *values(const void *p) { return static_cast<const float *>(p); }
+
+int64_t blocks(const Scan &s) { return (s.channels + LANES - 1) / LANES; }
+int64_t chunks(const Scan &s) { return (s.length + CHUNK - 1) / CHUNK; }
+int64_t factor_size(const Scan &s) { return s.rank + 2 * s.states; }
+int64_t row_size(const Scan &s) { return s.rank ? s.channels : s.directions * s.channels; }
+
+// One block of channels in one direction of one sequence, and its weights.
 struct Block {
-    int64_t channel;   // its first channel, of groups * channels
-    int64_t row;       // the same, of batch * groups * channels
-    int64_t borders;   // its place in the saved states: (batch, groups, blocks, chunks, states) of Lanes
-    int lanes;         // channels it really has
+    int64_t sequence, direction, channel;  // channel: its first, of directions * channels
+    int64_t column;                        // where its channels are in a row of u and y
+    int64_t border;                        // where its states are in `borders`, in vectors
+    int lanes;                             // channels that it has
+    bool limbs, growth;  // growth: exp(delta A) can be above 1
+    Walk walk;
+    Lanes rate[STATES];  // A log2(e)
+    Lanes bias, skip;
+    std::vector<Lanes> step_weight;
 
-    Block(const Problem &p, int64_t sequence, int64_t group, int64_t block) {
-        channel = group * p.channels + block * LANES;
-        row = sequence * p.groups * p.channels + channel;
-        borders = ((sequence * p.groups + group) * p.blocks() + block) * p.chunks() * p.states;
-        lanes = static_cast<int>(std::min<int64_t>(LANES, p.channels - block * LANES));
+    void set(const Scan &s, int64_t sequence_, int64_t direction_, int64_t block) {
+        sequence = sequence_;
+        direction = direction_;
+        const int64_t first = block * LANES;
+        channel = direction * s.channels + first;
+        column = s.rank ? first : channel;
+        border = ((sequence * s.directions + direction) * blocks(s) + block) * chunks(s) * STATES;
+        lanes = static_cast<int>(std::min<int64_t>(LANES, s.channels - first));
+        limbs = s.rank && s.limbs[direction];
+        walk = s.rank ? s.walks[direction] : Walk{0, s.length, 0, 1};
+        for (int n = 0; n < STATES; ++n) rate[n] = gather(s.A, s.states, n, n < s.states) * LOG2E;
+        growth = !s.softplus;
+        for (int n = 0; n < STATES; ++n)
+            for (int i = 0; i < LANES; ++i) growth |= !(rate[n][i] <= 0.0f);
+        bias = gather(s.bias, 1, 0, s.bias);
+        skip = gather(s.D, 1, 0, s.D);
+        step_weight.assign((s.rank + QUAD - 1) / QUAD * QUAD, Lanes{});
+        for (int r = 0; r < s.rank; ++r) step_weight[r] = gather(s.step_weight, s.rank, r, true);
+    }
+
+    // Lane i: entry `offset` of row channel + i; zero if not `present`.
+    Lanes gather(const float *array, int64_t stride, int64_t offset, bool present) const {
+        Lanes v{};
+        for (int i = 0; present && i < lanes; ++i) v[i] = array[(channel + i) * stride + offset];
+        return v;
     }
 };
 
-// rows[lane * stride + t] -> tile[t][lane], zero in the lanes beyond.
-void load(Tile &tile, const float *rows, int64_t stride, int lanes, int steps) {
-    for (int lane = 0; lane < LANES; ++lane) {
-        const float *row = rows + lane * stride;
-        for (int t = 0; t < steps; ++t) tile[t][lane] = lane < lanes ? row[t] : 0.0f;
-    }
-}
+struct Plain {
+    float operator()(const float *p) const { return *p; }
+    Lanes vector(const float *p) const { return load(p); }
+};
 
-void store(const Tile &tile, float *rows, int64_t stride, int lanes, int steps) {
-    for (int lane = 0; lane < lanes; ++lane)
-        for (int t = 0; t < steps; ++t) rows[lane * stride + t] = tile[t][lane];
-}
+struct Summed {
+    int64_t distance;
+    float operator()(const float *p) const { return p[0] + p[distance]; }
+    Lanes vector(const float *p) const { return load(p) + load(p + distance); }
+};
 
-// A vector of `stride` apart values, zero in the lanes beyond and where there is none.
-Lanes load_lanes(const float *values, int64_t stride, int lanes) {
-    Lanes out;
-    for (int lane = 0; values && lane < lanes; ++lane) out[lane] = values[lane * stride];
-    return out;
-}
-
-// A[n] of the block's channels, times log2(e).
-void load_rates(std::vector<Lanes> &rates, const Problem &p, const Block &block) {
-    for (int64_t n = 0; n < p.states; ++n) {
-        rates[n] = load_lanes(p.A + block.channel * p.states + n, p.states, block.lanes);
-        for (int i = 0; i < LANES; ++i) rates[n][i] *= LOG2E;
-    }
-}
-
-// What both passes read of a block's chunk: the steps and the inputs delta * u.
+// What does not depend on the states, for the steps of one chunk.
 struct Inputs {
-    Tile u, raw, delta, du;  // raw: delta + bias, before the softplus; du: delta * u
+    int steps;
+    int64_t positions[CHUNK];
+    Lanes u[CHUNK], raw[CHUNK], delta[CHUNK], du[CHUNK];  // raw: before the softplus; du: delta * u
+    alignas(64) float B[CHUNK][STATES], C[CHUNK][STATES];
+    std::vector<float> ranks;  // (CHUNK, rank)
 
-    void load_chunk(const Problem &p, const Block &block, const Lanes &bias, int64_t start, int steps) {
-        const int64_t offset = block.row * p.length + start;
-        load(u, p.u + offset, p.length, block.lanes, steps);
-        load(raw, p.delta + offset, p.length, block.lanes, steps);
-        Lanes present;
-        for (int i = 0; i < block.lanes; ++i) present[i] = 1.0f;
-        for (int t = 0; t < steps; ++t)
-#pragma omp simd
-            for (int i = 0; i < LANES; ++i) delta[t][i] = raw[t][i] += bias[i];
-        if (p.softplus_steps)
-            for (int t = 0; t < steps; ++t)
-#pragma omp simd
-                for (int i = 0; i < LANES; ++i) delta[t][i] = softplus(raw[t][i]);
+    explicit Inputs(const Scan &s) : ranks(CHUNK * s.rank) {
+        std::memset(B, 0, sizeof B);
+        std::memset(C, 0, sizeof C);
+    }
+
+    void read(const Scan &s, const Block &block, int64_t start) {
+        steps = static_cast<int>(std::min<int64_t>(CHUNK, s.length - start));
+        const int64_t row = row_size(s), factors = factor_size(s);
         for (int t = 0; t < steps; ++t) {
-#pragma omp simd
-            for (int i = 0; i < LANES; ++i) {
-                delta[t][i] *= present[i];
-                du[t][i] = delta[t][i] * u[t][i];
+            const uint32_t step = static_cast<uint32_t>(start + t), inner = static_cast<uint32_t>(block.walk.inner);
+            const int64_t position =
+                block.walk.start + step / inner * block.walk.outer_step + step % inner * block.walk.inner_step;
+            positions[t] = position;
+            const int64_t place = block.sequence * s.length + position;
+            const float *u_row = values(s.u) + place * row + block.column;
+            const float *f_row = values(s.factors) + (block.direction * s.batch * s.length + place) * factors;
+            u[t] = load(u_row, block.lanes);
+            if (!block.limbs) {
+                read_factors(s, t, f_row, Plain{});
+            } else {
+                const int64_t joint = position % s.joints, partner = s.partners[joint] - joint;
+                const int64_t distance = partner * factors;
+                u[t] += load(u_row + partner * row, block.lanes);
+                read_factors(s, t, f_row, Summed{distance});
             }
+            if (!s.rank)
+                raw[t] = block.bias + load(values(s.steps) + place * s.directions * s.channels + block.channel, block.lanes);
+        }
+        if (s.rank)
+            for (int t = 0; t < steps; ++t) {
+                Lanes sum = block.bias;
+                for (int r = 0; r < s.rank; ++r) sum += block.step_weight[r] * ranks[t * s.rank + r];
+                raw[t] = sum;
+            }
+        for (int t = 0; t < steps; ++t) {
+            delta[t] = s.softplus ? softplus(raw[t]) : raw[t];
+            du[t] = delta[t] * u[t];
+        }
+    }
+
+    template <typename Get>
+    INLINE void read_factors(const Scan &s, int t, const float *row, Get get) {
+        for (int r = 0; r < s.rank; ++r) ranks[t * s.rank + r] = get(row + r);
+        row += s.rank;
+        if (s.states == STATES) {
+            for (int n = 0; n < STATES; n += LANES) {
+                store(B[t] + n, get.vector(row + n));
+                store(C[t] + n, get.vector(row + STATES + n));
+            }
+        } else {
+            for (int n = 0; n < s.states; ++n) B[t][n] = get(row + n), C[t][n] = get(row + s.states + n);
         }
     }
 };
 
-// One state index over a chunk: advances h and adds C h to y.
-void scan(const Inputs &in, const Lanes &rate, const float *b, const float *c, int steps, Lanes &state, Tile &y) {
-    Lanes h = state;
-    for (int t = 0; t < steps; ++t) {
-#pragma omp simd
-        for (int i = 0; i < LANES; ++i) {
-            h[i] = exp2_fast(in.delta[t][i] * rate[i]) * h[i] + in.du[t][i] * b[t];
-            y[t][i] += c[t] * h[i];
+// y of one block, added to what is there unless `first`.
+template <bool growth>
+void forward(const Scan &s, const Block &block, Inputs &in, bool first, float *y, Lanes *borders) {
+    const int64_t row = row_size(s);
+    Lanes h[STATES] = {};
+    for (int64_t start = 0; start < s.length; start += CHUNK) {
+        if (borders) std::copy(h, h + STATES, borders + block.border + start / CHUNK * STATES);
+        in.read(s, block, start);
+        for (int t = 0; t < in.steps; ++t) {
+            const Lanes delta = in.delta[t], du = in.du[t];
+            Lanes out = block.skip * in.u[t];
+#pragma GCC unroll 16
+            for (int n = 0; n < STATES; ++n) {
+                h[n] = exp2_fast<growth>(delta * block.rate[n]) * h[n] + du * in.B[t][n];
+                out += h[n] * in.C[t][n];
+            }
+            float *to = y + (block.sequence * s.length + in.positions[t]) * row + block.column;
+            if (!first) out += load(to, block.lanes);
+            store(to, out, block.lanes);
         }
     }
-    state = h;
 }
 
-void forward_block(const Problem &p, const Block &block, const float *b, const float *c, float *y, Lanes *borders,
-                   Inputs &in, Tile &out, std::vector<Lanes> &rates, std::vector<Lanes> &h) {
-    const Lanes bias = load_lanes(p.bias ? p.bias + block.channel : nullptr, 1, block.lanes);
-    const Lanes skip = load_lanes(p.D ? p.D + block.channel : nullptr, 1, block.lanes);
-    load_rates(rates, p, block);
-    std::fill(h.begin(), h.end(), Lanes());
-    for (int64_t start = 0; start < p.length; start += CHUNK) {
-        const int steps = static_cast<int>(std::min<int64_t>(CHUNK, p.length - start));
-        in.load_chunk(p, block, bias, start, steps);
-        if (borders) std::copy(h.begin(), h.end(), borders + block.borders + start / CHUNK * p.states);
-        for (int t = 0; t < steps; ++t)
-#pragma omp simd
-            for (int i = 0; i < LANES; ++i) out[t][i] = skip[i] * in.u[t][i];
-        for (int64_t n = 0; n < p.states; ++n)
-            scan(in, rates[n], b + n * p.length + start, c + n * p.length + start, steps, h[n], out);
-        store(out, y + block.row * p.length + start, p.length, block.lanes, steps);
-    }
-}
-
-// What the adjoint of a chunk adds up over the states: sums[t] = sum_n g B, pulls[t] = sum_n g A exp(delta A) h_{t-1}.
-struct Sums {
-    Tile gB, pull;
-};
-
-// One state index over a chunk, backwards. `carry` is the adjoint that comes in from the chunk after, times its first
-// decay; `dA_sum`, `sums` and, per step and lane, `dB` and `dC` are added to.
-void adjoint(const Inputs &in, const Tile &dy, const Lanes &rate, const float *b, const float *c, int steps,
-             const Lanes &border, Lanes &carry, Lanes &dA_sum, Sums &sums, Tile &dB, Tile &dC, Tile &decays,
-             Tile &states) {
-    Lanes h = border;  // states[t] is the state before step t
-    for (int t = 0; t < steps; ++t) {
-#pragma omp simd
-        for (int i = 0; i < LANES; ++i) {
-            const float decay = exp2_fast(in.delta[t][i] * rate[i]);
-            decays[t][i] = decay;
-            states[t][i] = h[i];
-            h[i] = decay * h[i] + in.du[t][i] * b[t];
-            dC[t][i] += dy[t][i] * h[i];
-        }
-    }
-    Lanes g = carry, dA = dA_sum;
-    for (int t = steps - 1; t >= 0; --t) {
-#pragma omp simd
-        for (int i = 0; i < LANES; ++i) {
-            const float full = g[i] + c[t] * dy[t][i];
-            sums.gB[t][i] += full * b[t];
-            dB[t][i] += full * in.du[t][i];
-            g[i] = full * decays[t][i];
-            const float pull = g[i] * states[t][i];
-            sums.pull[t][i] += pull * rate[i];
-            dA[i] += pull * in.delta[t][i];
-        }
-    }
-    carry = g;
-    dA_sum = dA;
-}
-
-// Sum over the lanes of every step.
-void reduce(const Tile &tile, float *out, int steps) {
-    for (int t = 0; t < steps; ++t) {
-        Lanes sum = tile[t];
-        for (int half = LANES / 2; half > 0; half /= 2)
-            for (int i = 0; i < half; ++i) sum[i] += sum[i + half];
-        out[t] = sum[0];
-    }
-}
-
-// Gradients of one call. `dB`, `dC` have a leading dimension of `parts` and dA, dD, dbias one of `batch`,
-// over which the caller sums.
-struct Gradients {
-    const float *dy;
-    float *u, *delta, *A, *B, *C, *D, *bias;
-};
-
-// What a thread needs for the backward pass of some blocks of one group of one sequence.
+// The backward pass of some blocks of one direction of one sequence.
 struct Backward {
-    struct Carried {  // per block, from chunk to chunk
-        std::vector<Lanes> rates, g, dA;
-        Lanes bias, skip, dD, dbias;
-    };
+    const Scan &s;
+    const Gradients &grads;
+    Block block;
     Inputs in;
-    Tile dy, decays, states;
-    Sums sums;
-    std::vector<Tile> dB, dC;  // per state
-    std::vector<Carried> carried;
+    Lanes states[CHUNK][STATES], decays[CHUNK][STATES];  // states[t]: before step t
+    Lanes g[STATES], dA[STATES];  // g: the adjoint of the state, carried from chunk to chunk
+    Lanes dD, dbias;
+    std::vector<Lanes> dweight;
 
-    explicit Backward(const Problem &p) : dB(p.states), dC(p.states) {}
+    Backward(const Scan &s_, const Gradients &grads_) : s(s_), grads(grads_), in(s_) {}
 
-    void run(const Problem &p, const Gradients &grads, const Lanes *borders, int64_t sequence, int64_t group,
-             int64_t first, int64_t last, int64_t part) {
-        const int64_t projections = (sequence * p.groups + group) * p.states * p.length;
-        const int64_t summed = part * p.batch * p.groups * p.states * p.length + projections;
-        carried.resize(last - first);
-        for (int64_t i = first; i < last; ++i) begin(p, Block(p, sequence, group, i), carried[i - first]);
-        for (int64_t chunk = p.chunks() - 1; chunk >= 0; --chunk) {
-            const int64_t start = chunk * CHUNK;
-            const int steps = static_cast<int>(std::min<int64_t>(CHUNK, p.length - start));
-            std::fill(dB.begin(), dB.end(), Tile());
-            std::fill(dC.begin(), dC.end(), Tile());
-            for (int64_t i = first; i < last; ++i) {
-                const Block block(p, sequence, group, i);
-                run_chunk(p, grads, block, carried[i - first], projections + start, start, steps,
-                          borders + block.borders + chunk * p.states);
+    // `add`: du is added to what a direction before has left there.
+    void run(int64_t sequence, int64_t direction, int64_t first, int64_t last, int64_t part, bool add) {
+        for (int64_t b = first; b < last; ++b) {
+            block.set(s, sequence, direction, b);
+            std::fill(g, g + STATES, Lanes{});
+            std::fill(dA, dA + STATES, Lanes{});
+            dD = dbias = Lanes{};
+            dweight.assign(s.rank, Lanes{});
+            for (int64_t chunk = chunks(s) - 1; chunk >= 0; --chunk) {
+                in.read(s, block, chunk * CHUNK);
+                block.growth ? recompute<true>(chunk, part, b != first) : recompute<false>(chunk, part, b != first);
+                adjoint(part, b != first, add);
             }
-            for (int64_t n = 0; n < p.states; ++n) {
-                reduce(dB[n], grads.B + summed + n * p.length + start, steps);
-                reduce(dC[n], grads.C + summed + n * p.length + start, steps);
+            finish();
+        }
+    }
+
+    // The row of factors of step t, of their gradient.
+    float *factors(int64_t part, int t) const {
+        const int64_t place = block.sequence * s.length + in.positions[t];
+        return grads.factors + ((part * s.directions + block.direction) * s.batch * s.length + place) * factor_size(s);
+    }
+
+    Lanes dy(int t) const {
+        const int64_t place = block.sequence * s.length + in.positions[t];
+        return load(values(grads.dy) + place * row_size(s) + block.column, block.lanes);
+    }
+
+    // States and decays of the chunk, and the gradient of C.
+    template <bool growth>
+    void recompute(int64_t chunk, int64_t part, bool add_factors) {
+        Lanes h[STATES];
+        const Lanes *border = reinterpret_cast<const Lanes *>(grads.borders) + block.border + chunk * STATES;
+        std::copy(border, border + STATES, h);
+        for (int t = 0; t < in.steps; ++t) {
+            const Lanes delta = in.delta[t], du = in.du[t], out = dy(t);
+            write_sums(factors(part, t) + s.rank + s.states, add_factors, [&](auto state) INLINE_LAMBDA {
+                constexpr int n = state;
+                const Lanes decay = exp2_fast<growth>(delta * block.rate[n]);
+                states[t][n] = h[n];
+                decays[t][n] = decay;
+                h[n] = decay * h[n] + du * in.B[t][n];
+                return out * h[n];
+            });
+        }
+    }
+
+    void adjoint(int64_t part, bool add_factors, bool add_u) {
+        const int64_t row = row_size(s);
+        const int64_t group = s.rank ? block.direction % 2 : 0;
+        Lanes carried[STATES];
+        std::copy(g, g + STATES, carried);
+        for (int t = in.steps - 1; t >= 0; --t) {
+            const int64_t place = block.sequence * s.length + in.positions[t];
+            const Lanes out = dy(t), delta = in.delta[t], du = in.du[t], u = in.u[t];
+            Lanes gB{}, pull{};  // pull: sum of g A exp(delta A) h_{t-1}, times log2(e)
+            float *f = factors(part, t);
+            write_sums(f + s.rank, add_factors, [&](auto state) INLINE_LAMBDA {
+                constexpr int n = state;
+                const Lanes full = carried[n] + out * in.C[t][n];
+                gB += full * in.B[t][n];
+                carried[n] = full * decays[t][n];
+                const Lanes p = carried[n] * states[t][n];
+                pull += p * block.rate[n];
+                dA[n] += p * delta;
+                return full * du;
+            });
+            Lanes ddelta = u * gB + pull * (1.0f / LOG2E);
+            if (s.softplus) ddelta *= sigmoid(in.raw[t]);
+            dbias += ddelta;
+            dD += out * u;
+
+            float *to = grads.u + (group * s.batch * s.length + place) * row + block.column;
+            Lanes total = delta * gB + block.skip * out;
+            if (add_u) total += load(to, block.lanes);
+            store(to, total, block.lanes);
+
+            if (!s.rank) store(grads.steps + place * s.directions * s.channels + block.channel, ddelta, block.lanes);
+            for (int r = 0; r < s.rank; r += QUAD) {
+                const Lanes *weight = block.step_weight.data() + r;
+                Lanes sums = complete_sums<QUAD>(partial_sums<0, QUAD>([&](auto i) { return ddelta * weight[i]; }));
+                for (int i = 0; i < QUAD && r + i < s.rank; ++i) {
+                    dweight[r + i] += ddelta * in.ranks[t * s.rank + r + i];
+                    f[r + i] = (add_factors ? f[r + i] : 0.0f) + sums[i];
+                }
             }
         }
-        for (int64_t i = first; i < last; ++i)
-            finish(p, grads, Block(p, sequence, group, i), carried[i - first]);
+        std::copy(carried, carried + STATES, g);
     }
 
-    void begin(const Problem &p, const Block &block, Carried &state) {
-        state.rates.resize(p.states);
-        load_rates(state.rates, p, block);
-        state.g.assign(p.states, Lanes());
-        state.dA.assign(p.states, Lanes());
-        state.bias = load_lanes(p.bias ? p.bias + block.channel : nullptr, 1, block.lanes);
-        state.skip = load_lanes(p.D ? p.D + block.channel : nullptr, 1, block.lanes);
-        state.dD = state.dbias = Lanes();
-    }
-
-    void run_chunk(const Problem &p, const Gradients &grads, const Block &block, Carried &state, int64_t projections,
-                   int64_t start, int steps, const Lanes *borders) {
-        const int64_t offset = block.row * p.length + start;
-        in.load_chunk(p, block, state.bias, start, steps);
-        load(dy, grads.dy + offset, p.length, block.lanes, steps);
-        sums = Sums();
-        for (int64_t n = 0; n < p.states; ++n)
-            adjoint(in, dy, state.rates[n], p.B + projections + n * p.length, p.C + projections + n * p.length, steps,
-                    borders[n], state.g[n], state.dA[n], sums, dB[n], dC[n], decays, states);
-        Tile &du = sums.gB, &ddelta = sums.pull;
-        for (int t = 0; t < steps; ++t) {
-#pragma omp simd
-            for (int i = 0; i < LANES; ++i) {
-                const float gB = sums.gB[t][i];
-                ddelta[t][i] = in.u[t][i] * gB + sums.pull[t][i] * (1.0f / LOG2E);  // the rates were times log2(e)
-                du[t][i] = in.delta[t][i] * gB + state.skip[i] * dy[t][i];
-                state.dD[i] += dy[t][i] * in.u[t][i];
-            }
+    // to[n] = the sum over the lanes of f(n), or that much more, for all states n.
+    template <int first = 0, typename F>
+    INLINE void write_sums(float *to, bool add, F &&f) {
+        if constexpr (first < STATES) {
+            Lanes total = partial_sums<first, LANES>(f);
+            const int count = static_cast<int>(std::clamp<int64_t>(s.states - first, 0, LANES));
+            if (add) total += load(to + first, count);
+            store(to + first, total, count);
+            write_sums<first + LANES>(to, add, f);
         }
-        if (p.softplus_steps)
-            for (int t = 0; t < steps; ++t)
-#pragma omp simd
-                for (int i = 0; i < LANES; ++i) ddelta[t][i] *= sigmoid(in.raw[t][i]);
-        for (int t = 0; t < steps; ++t)
-#pragma omp simd
-            for (int i = 0; i < LANES; ++i) state.dbias[i] += ddelta[t][i];
-        store(du, grads.u + offset, p.length, block.lanes, steps);
-        store(ddelta, grads.delta + offset, p.length, block.lanes, steps);
     }
 
-    void finish(const Problem &p, const Gradients &grads, const Block &block, const Carried &state) {
+    void finish() {
+        const int64_t all = s.directions * s.channels;
         for (int lane = 0; lane < block.lanes; ++lane) {
-            grads.D[block.row + lane] = state.dD[lane];
-            grads.bias[block.row + lane] = state.dbias[lane];
-            for (int64_t n = 0; n < p.states; ++n)
-                grads.A[(block.row + lane) * p.states + n] = state.dA[n][lane];
+            const int64_t channel = block.sequence * all + block.channel + lane;
+            grads.D[channel] = dD[lane];
+            grads.bias[channel] = dbias[lane];
+            for (int n = 0; n < s.states; ++n) grads.A[channel * s.states + n] = dA[n][lane];
+            for (int r = 0; r < s.rank; ++r) grads.step_weight[channel * s.rank + r] = dweight[r][lane];
         }
     }
 };
@@ -339,53 +417,44 @@ struct Backward {
 
 extern "C" {
 
-// Number of floats of `borders`.
-int64_t selective_scan_borders(int64_t batch, int64_t groups, int64_t channels, int64_t states, int64_t length) {
-    const Problem p{nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                    batch,   groups,  channels, states, length, false};
-    return batch * groups * p.blocks() * p.chunks() * states * LANES;
-}
+// `borders` is (batch, directions, blocks of lanes, chunks, MAX_STATES, lanes).
+int64_t selective_scan_lanes() { return LANES; }
+int64_t selective_scan_chunk() { return CHUNK; }
 
-// Writes y and, unless null, `borders` for the backward pass.
-void selective_scan_forward(const float *u, const float *delta, const float *A, const float *B, const float *C,
-                            const float *D, const float *bias, int64_t batch, int64_t groups, int64_t channels,
-                            int64_t states, int64_t length, int64_t softplus_steps, int64_t threads, float *y,
-                            float *borders) {
-    const Problem p{u, delta, A, B, C, D, bias, batch, groups, channels, states, length, softplus_steps != 0};
-    const int64_t tasks = batch * groups * p.blocks();
+// Writes y and, unless null, `borders` for the backward pass. y is like u for the plain scan; for the cross-scan it
+// is (groups, batch, length, channels), to be summed over groups: more of them keep more threads busy.
+void selective_scan_forward(const Scan *s, int64_t groups, int64_t threads, float *y, float *borders) {
+    groups = s->rank ? groups : s->directions;
+    const int64_t tasks = s->batch * groups * blocks(*s);
 #pragma omp parallel num_threads(static_cast<int>(threads))
     {
-        Inputs in;
-        Tile out;
-        std::vector<Lanes> rates(states), h(states);
+        Inputs in(*s);
+        Block block;
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < tasks; ++task) {
-            const int64_t pair = task / p.blocks();  // of (sequence, group)
-            const Block block(p, pair / groups, pair % groups, task % p.blocks());
-            forward_block(p, block, B + pair * states * length, C + pair * states * length, y,
-                          reinterpret_cast<Lanes *>(borders), in, out, rates, h);
+            const int64_t pair = task / blocks(*s), sequence = pair / groups, group = pair % groups;
+            for (int64_t k = group; k < s->directions; k += groups) {
+                block.set(*s, sequence, k, task % blocks(*s));
+                const auto run = block.growth ? forward<true> : forward<false>;
+                run(*s, block, in, k == group, y + (s->rank ? group * s->batch * s->length * s->channels : 0),
+                        reinterpret_cast<Lanes *>(borders));
+            }
         }
     }
 }
 
-// Writes every gradient: du, ddelta; dB, dC (parts, batch, groups, states, length); dA (batch, groups * channels,
-// states); dD, dbias (batch, groups * channels). The blocks of a group are cut into `parts` tasks,
-// at most one per block.
-void selective_scan_backward(const float *u, const float *delta, const float *A, const float *B, const float *C,
-                             const float *D, const float *bias, int64_t batch, int64_t groups, int64_t channels,
-                             int64_t states, int64_t length, int64_t softplus_steps, int64_t threads,
-                             const float *borders, int64_t parts, const float *dy, float *du, float *ddelta, float *dA,
-                             float *dB, float *dC, float *dD, float *dbias) {
-    const Problem p{u, delta, A, B, C, D, bias, batch, groups, channels, states, length, softplus_steps != 0};
-    const Gradients grads{dy, du, ddelta, dA, dB, dC, dD, dbias};
+// Writes every gradient.
+void selective_scan_backward(const Scan *s, const Gradients *grads, int64_t threads) {
+    const int64_t groups = s->rank ? 2 : s->directions, parts = grads->parts;
 #pragma omp parallel num_threads(static_cast<int>(threads))
     {
-        Backward backward(p);
+        Backward backward(*s, *grads);
 #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < batch * groups * parts; ++task) {
-            const int64_t pair = task / parts, part = task % parts;
-            backward.run(p, grads, reinterpret_cast<const Lanes *>(borders), pair / groups, pair % groups,
-                         part * p.blocks() / parts, (part + 1) * p.blocks() / parts, part);
+        for (int64_t task = 0; task < s->batch * groups * parts; ++task) {
+            const int64_t pair = task / parts, part = task % parts, group = pair % groups;
+            for (int64_t k = group; k < s->directions; k += groups)
+                backward.run(pair / groups, k, part * blocks(*s) / parts, (part + 1) * blocks(*s) / parts, part,
+                             k != group);
         }
     }
 }

@@ -1,0 +1,4 @@
+"""The scans compiled for CUDA (`csrc/scan_cuda.cu`)."""
+
+def why_unavailable():
+    return "todo"

@@ -1,0 +1,123 @@
+"""What a call hands to the compiled scans: the structures of `csrc/scan.h`, and where the libraries are.
+
+The libraries know nothing of PyTorch: they get pointers to contiguous arrays and sizes, through ctypes.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch  # before a library is loaded, so that both use the OpenMP runtime that comes with PyTorch
+
+MAX_STATES = 16  # as in scan.h
+MAX_WALKS = 4
+REPORT = Path(__file__).with_name("_build.json")  # written by setup.py: why a library was not built
+
+_pointer, _size = ctypes.c_void_p, ctypes.c_int64
+
+
+class _Walk(ctypes.Structure):
+    _fields_ = [(name, _size) for name in ("start", "inner", "outer_step", "inner_step")]
+
+
+class Scan(ctypes.Structure):
+    _fields_ = [
+        *((name, _pointer) for name in ("u", "steps", "factors", "step_weight", "bias", "A", "D", "partners")),
+        *((name, _size) for name in ("batch", "length", "directions", "channels", "states", "rank", "joints")),
+        ("softplus", _size),
+        ("walks", _Walk * MAX_WALKS),
+        ("limbs", _size * MAX_WALKS),
+    ]
+
+
+class Gradients(ctypes.Structure):
+    _fields_ = [
+        *((name, _pointer) for name in ("dy", "borders", "u", "steps", "factors", "step_weight", "bias", "A", "D")),
+        ("parts", _size),
+    ]
+
+
+@dataclass
+class Problem:
+    """A scan as the libraries take it: channel-last, contiguous; names and shapes as in `csrc/scan.h`."""
+
+    u: torch.Tensor
+    factors: torch.Tensor  # (directions, batch, length, rank + 2 * states)
+    A: torch.Tensor
+    bias: torch.Tensor | None
+    D: torch.Tensor | None
+    softplus: bool
+    steps: torch.Tensor | None = None
+    step_weight: torch.Tensor | None = None
+    walks: tuple = ()
+    limbs: tuple = ()
+    partners: torch.Tensor | None = None
+
+    @property
+    def rank(self):
+        return 0 if self.step_weight is None else self.step_weight.shape[2]
+
+    @property
+    def sizes(self):
+        """(batch, length, directions, channels, states)"""
+        directions, batch, length, _ = self.factors.shape
+        return batch, length, directions, self.A.shape[0] // directions, self.A.shape[1]
+
+    def structure(self):
+        tensors = ("u", "steps", "factors", "step_weight", "bias", "A", "D", "partners")
+        return Scan(
+            *(address(getattr(self, name)) for name in tensors),
+            *self.sizes,
+            self.rank,
+            0 if self.partners is None else len(self.partners),
+            self.softplus,
+            (_Walk * MAX_WALKS)(*(_Walk(*walk) for walk in self.walks)),
+            (_size * MAX_WALKS)(*self.limbs),
+        )
+
+    def gradients(self, dy, borders, parts):
+        """Tensors for all gradients, by the names of `Gradients`, and the structure that points to them."""
+        batch, length, directions, channels, states = self.sizes
+        all_channels = directions * channels
+
+        def empty(*shape):
+            return self.A.new_empty(shape)
+
+        tensors = {
+            "u": empty(*((2,) if self.rank else ()), *self.u.shape),
+            "steps": None if self.rank else empty(*self.u.shape),
+            "factors": empty(parts, *self.factors.shape),
+            "step_weight": empty(batch, all_channels, self.rank) if self.rank else None,
+            "bias": empty(batch, all_channels),
+            "A": empty(batch, all_channels, states),
+            "D": empty(batch, all_channels),
+        }
+        structure = Gradients(address(dy), address(borders), *map(address, tensors.values()), parts)
+        return tensors, structure
+
+
+def address(tensor):
+    return None if tensor is None else tensor.data_ptr()
+
+
+@functools.cache
+def library(name, functions):
+    """The library `_<name>` with argument types set, or why there is none (str).
+
+    functions: pairs of a function's name and the tuple of its argument types.
+    """
+    spec = importlib.util.find_spec(f"selective_scan._{name}")
+    if spec is None:
+        reasons = json.loads(REPORT.read_text()) if REPORT.exists() else {}
+        return reasons.get(name) or "it was not built when the package was installed"
+    try:
+        loaded = ctypes.CDLL(spec.origin)
+    except OSError as error:
+        return f"the extension does not load: {error}"
+    for function, types in functions:
+        getattr(loaded, function).argtypes = types
+        getattr(loaded, function).restype = _size
+    return loaded

@@ -1,0 +1,320 @@
+"""The scans as PyTorch operators, `torch.ops.selective_scan.*`: shapes, gradients, and who computes them.
+
+Registered operators are what lets `torch.compile`, `torch.export` and checkpointing of activations see one call
+instead of what is behind it. They take checked arguments only: :mod:`selective_scan.api` is in front.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from selective_scan import chunked, cpu, cuda, native
+from selective_scan.directions import Direction
+
+COMPILED = {"cpu": cpu, "cuda": cuda}
+
+
+def _full_precision(function):
+    """Runs it without autocast, whatever surrounds the call."""
+
+    def wrapped(first, *arguments):
+        with torch.autocast(first.device.type, enabled=False):
+            return function(first, *arguments)
+
+    return wrapped
+
+
+# ---- The plain scan: (batch, K * channels, L), channels first ----
+
+
+def _new_borders(like, implementation, keep, *sizes):
+    """Where the forward pass leaves states for the backward pass; empty unless `keep`."""
+    shape = COMPILED.get(implementation, chunked).borders_shape(*sizes) if keep else (0,)
+    return like.new_empty(shape, dtype=torch.promote_types(like.dtype, torch.float32))
+
+
+def _scan_sizes(u, A, B):
+    return u.shape[0], u.shape[2], B.shape[1], u.shape[1] // B.shape[1], A.shape[1]
+
+
+@torch.library.custom_op("selective_scan::scan", mutates_args=())
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    implementation: str,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    return _scan(u, delta, A, B, C, D, delta_bias, delta_softplus, implementation, keep)
+
+
+@_full_precision
+def _scan(u, delta, A, B, C, D, delta_bias, delta_softplus, implementation, keep):
+    borders = _new_borders(u, implementation, keep, *_scan_sizes(u, A, B))
+    kept = borders if keep else None
+    if implementation in COMPILED:
+        problem = _scan_problem(u, delta, A, B, C, D, delta_bias, delta_softplus)
+        y = COMPILED[implementation].forward(problem, kept).mT.contiguous().to(u.dtype)
+    else:
+        y = chunked.forward(u, delta, A, B, C, D, delta_bias, delta_softplus, kept)
+    return y, borders
+
+
+@scan.register_fake
+def _(u, delta, A, B, C, D, delta_bias, delta_softplus, implementation, keep):
+    return u.new_empty(u.shape), _new_borders(u, implementation, keep, *_scan_sizes(u, A, B))
+
+
+@torch.library.custom_op("selective_scan::scan_backward", mutates_args=())
+def scan_backward(
+    dy: Tensor,
+    borders: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    implementation: str,
+) -> list[Tensor]:
+    return _scan_backward(dy, borders, u, delta, A, B, C, D, delta_bias, delta_softplus, implementation)
+
+
+@_full_precision
+def _scan_backward(dy, borders, u, delta, A, B, C, D, delta_bias, delta_softplus, implementation):
+    tensors = (u, delta, A, B, C, D, delta_bias)
+    if implementation in COMPILED:
+        problem = _scan_problem(*tensors, delta_softplus)
+        found = COMPILED[implementation].backward(problem, borders, _rows(dy, problem.u.dtype))
+        dB, dC = found["factors"].sum(0).permute(1, 0, 3, 2).split(A.shape[1], dim=2)
+        gradients = (
+            found["u"].mT,
+            found["steps"].mT,
+            found["A"].sum(0),
+            dB,
+            dC,
+            found["D"].sum(0),
+            found["bias"].sum(0),
+        )
+    else:
+        gradients = chunked.backward(*tensors, delta_softplus, borders, dy)
+    # Clones, since what an operator returns must not overlap.
+    return [torch.clone(g.to(t.dtype), memory_format=torch.contiguous_format) for g, t in zip(gradients, tensors) if t is not None]
+
+
+@scan_backward.register_fake
+def _(dy, borders, u, delta, A, B, C, D, delta_bias, delta_softplus, implementation):
+    return [t.new_empty(t.shape) for t in (u, delta, A, B, C, D, delta_bias) if t is not None]
+
+
+def _keep_arguments(ctx, inputs, output):
+    tensors, ctx.options = inputs[:7], inputs[7:9]
+    ctx.present = [t is not None for t in tensors]
+    ctx.save_for_backward(output[1], *tensors)
+
+
+def _differentiate_scan(ctx, dy, _):
+    gradients = iter(scan_backward(dy, *ctx.saved_tensors, *ctx.options))
+    return *(next(gradients) if present else None for present in ctx.present), None, None, None
+
+
+scan.register_autograd(_differentiate_scan, setup_context=_keep_arguments)
+
+
+def _rows(t, dtype):
+    """(batch, channels, L) -> (batch, L, channels), contiguous."""
+    return t.to(dtype).mT.contiguous()
+
+
+def _scan_problem(u, delta, A, B, C, D, delta_bias, delta_softplus):
+    dtype = _element_type(u, delta, B, C)
+    return native.Problem(
+        u=_rows(u, dtype),
+        steps=_rows(delta, dtype),
+        factors=torch.cat([B, C], dim=2).to(dtype).permute(1, 0, 3, 2).contiguous(),
+        A=_weight(A),
+        D=_weight(D),
+        bias=_weight(delta_bias),
+        softplus=delta_softplus,
+    )
+
+
+def _element_type(*tensors):
+    """In which type the compiled scan reads activations: that of the widest; on the CPU, float32."""
+    if tensors[0].device.type == "cpu":
+        return torch.float32
+    dtype = tensors[0].dtype
+    for t in tensors:
+        dtype = torch.promote_types(dtype, t.dtype)
+    return dtype
+
+
+def _weight(t):
+    return None if t is None else t.float().contiguous()
+
+
+# ---- The cross-scan: (batch, frames, joints, channels), channels last; compiled forms only ----
+
+
+@torch.library.custom_op("selective_scan::cross_scan", mutates_args=())
+def cross_scan(
+    u: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    directions: Sequence[int],
+    limb_partners: Sequence[int],
+    exact_limbs: bool,
+    implementation: str,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    return _cross_scan(
+        u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, implementation, keep
+    )
+
+
+@_full_precision
+def _cross_scan(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, implementation, keep):
+    problem, _ = _cross_problem(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners)
+    borders = _new_borders(u, implementation, keep, *problem.sizes)
+    y = COMPILED[implementation].forward(problem, borders if keep else None)
+    return y.view(u.shape).to(u.dtype), borders
+
+
+@cross_scan.register_fake
+def _(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, exact_limbs, implementation, keep):
+    batch, frames, joints, channels = u.shape
+    sizes = batch, frames * joints, len(directions), channels, A.shape[1]
+    return u.new_empty(u.shape), _new_borders(u, implementation, keep, *sizes)
+
+
+@torch.library.custom_op("selective_scan::cross_scan_backward", mutates_args=())
+def cross_scan_backward(
+    dy: Tensor,
+    borders: Tensor,
+    u: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    directions: Sequence[int],
+    limb_partners: Sequence[int],
+    exact_limbs: bool,
+    implementation: str,
+) -> list[Tensor]:
+    return _cross_scan_backward(
+        dy,
+        borders,
+        u,
+        x_proj_weight,
+        dt_projs_weight,
+        dt_projs_bias,
+        A,
+        D,
+        directions,
+        limb_partners,
+        exact_limbs,
+        implementation,
+    )
+
+
+@_full_precision
+def _cross_scan_backward(
+    dy,
+    borders,
+    u,
+    x_proj_weight,
+    dt_projs_weight,
+    dt_projs_bias,
+    A,
+    D,
+    directions,
+    limb_partners,
+    exact_limbs,
+    implementation,
+):
+    weights = (x_proj_weight, dt_projs_weight, dt_projs_bias, A, D)
+    problem, weight = _cross_problem(u, *weights, directions, limb_partners)
+    dy = dy.to(problem.u.dtype).contiguous().view(problem.u.shape)
+    found = COMPILED[implementation].backward(problem, borders, dy)
+
+    # What a half of the directions reads is u, or u + u[limb partner]; its gradient comes through the scan and
+    # through the factors, which are weight @ input.
+    rows = u.shape[-1]
+    dfactors = found["factors"].sum(0).flatten(1, 2)
+    dinputs = found["u"].view(2, -1, rows)
+    dweight = torch.empty_like(weight, dtype=torch.float32)
+    for half in range(min(2, len(directions))):
+        input = problem.u.view(u.shape)
+        if problem.limbs[half]:
+            input = input + input[:, :, limb_partners]
+        input = input.view(-1, rows).float()
+        for k in range(half, len(directions), 2):
+            dinputs[half].addmm_(dfactors[k], weight[k].float())
+            torch.mm(dfactors[k].T, input, out=dweight[k])
+    du = dinputs[: len(directions)].sum(0).view(u.shape)
+    if exact_limbs and any(problem.limbs):
+        through_partners = sum(dinputs[half] for half in range(min(2, len(directions))) if problem.limbs[half]).view(u.shape)
+        du.index_add_(2, problem.partners.long(), through_partners)
+    gradients = (
+        du,
+        dweight,
+        found["step_weight"].sum(0).view_as(dt_projs_weight),
+        found["bias"].sum(0).view_as(dt_projs_bias),
+        found["A"].sum(0),
+        found["D"].sum(0),
+    )
+    return [g.to(t.dtype) for g, t in zip(gradients, (u, *weights))]
+
+
+@cross_scan_backward.register_fake
+def _(dy, borders, u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, *_):
+    return [t.new_empty(t.shape) for t in (u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D)]
+
+
+def _keep_cross_arguments(ctx, inputs, output):
+    ctx.options = inputs[6:10]
+    ctx.save_for_backward(output[1], *inputs[:6])
+
+
+def _differentiate_cross_scan(ctx, dy, _):
+    return *cross_scan_backward(dy, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
+
+
+cross_scan.register_autograd(_differentiate_cross_scan, setup_context=_keep_cross_arguments)
+
+
+def _cross_problem(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners):
+    """The problem, and x_proj_weight in the type of its activations."""
+    batch, frames, joints, channels = u.shape
+    dtype = _element_type(u)
+    rows = u.to(dtype).contiguous().view(batch, frames * joints, channels)
+    weight = x_proj_weight.to(dtype)
+    directions = [Direction.decode(code) for code in directions]
+    factors = rows.new_empty(len(directions), batch, frames * joints, weight.shape[1])
+    for k, of_direction in enumerate(weight):
+        torch.mm(rows.view(-1, channels), of_direction.T, out=factors[k].view(-1, weight.shape[1]))
+    problem = native.Problem(
+        u=rows,
+        factors=factors,
+        A=_weight(A),
+        D=_weight(D),
+        bias=_weight(dt_projs_bias),
+        softplus=True,
+        step_weight=_weight(dt_projs_weight),
+        walks=tuple(d.walk(frames, joints) for d in directions),
+        limbs=tuple(int(d.limbs) for d in directions),
+        partners=torch.tensor(limb_partners, dtype=torch.int32, device=u.device) if limb_partners else None,
+    )
+    return problem, weight
