@@ -17,6 +17,7 @@ $(SETUP): requirements.txt $(wildcard kernels/selective_scan/*.toml kernels/sele
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed; make PYTHON=python3.11")'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m selective_scan
 	@touch $@
 
 # Interrupted? The same command goes on where it stopped.

@@ -201,6 +201,8 @@ def _facts(config, model, device):
     if scan not in IMPLEMENTATIONS or why_unavailable(scan, device.type):
         raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {scan!r} is not available; see: python -m selective_scan")
     log.info("%s: %s parameters, on %s, selective scan: %s", config.backbone, f"{parameters:,}", device, scan)
+    if scan != device.type and device.type in IMPLEMENTATIONS and (reason := why_unavailable(device.type)):
+        log.warning("the selective scan is slow: its form for %s is not available: %s", device.type, reason)
     return {
         **config.model_dump(),
         "parameters": parameters,

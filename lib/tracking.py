@@ -11,7 +11,7 @@ from pathlib import Path
 from lib.errors import UserError, describe
 
 DEFAULT_STORE = Path("mlruns/mlflow.db")
-_LIBRARIES = ("torch", "numpy", "timm", "einops", "mlflow", "selective_scan")
+_LIBRARIES = ("torch", "numpy", "timm", "mlflow", "selective_scan")
 
 log = logging.getLogger(__name__)
 

@@ -1,53 +1,181 @@
-"""Builds the compiled CPU scan; a machine without a C++ compiler gets the package without it."""
+"""Builds the compiled scans, as plain libraries that know nothing of Python or PyTorch, with ninja.
 
+`_cpu` needs a C++ compiler (GCC or Clang; CXX names another), `_cuda` an nvcc (CUDA_HOME names another toolkit)
+of PyTorch's CUDA major version. What cannot be built is left out: the package works without, and the reason is
+written to `_build.json`, for `python -m selective_scan` to tell.
+
+TORCH_CUDA_ARCH_LIST ("9.0;12.1") names the GPU architectures. Without it: those of the GPUs present; where there is
+none, all that nvcc knows from 8.0 on.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CCompilerError, CompileError, LinkError
+
+PACKAGE = Path(__file__).resolve().parent / "selective_scan"
+SOURCES = {"cpu": PACKAGE / "csrc/scan_cpu.cpp", "cuda": PACKAGE / "csrc/scan_cuda.cu"}
+OLDEST_ARCHITECTURE = 80
 
 # -ffast-math is left out on purpose: the kernel needs none of it to vectorise, it would drop NaNs, and linked
 # into a library it makes the whole process flush denormals.
-FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
-CHOICES = (("-march=native", "-mcpu=native"), ("-fopenmp", "-fopenmp-simd"))
+CPU_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi")
+CPU_CHOICES = (("-march=native", "-mcpu=native"), ("-fopenmp",))  # of each the first that the compiler takes, if any
 
 
-class BuildWithSupportedFlags(build_ext):
-    """Adds of `FLAGS` and of each of `CHOICES` (the first that works) what the compiler accepts."""
+class CannotBuild(Exception):
+    """Why, in one line."""
 
-    def build_extension(self, ext):
-        for choice in [(flag,) for flag in FLAGS] + list(CHOICES):
-            for flag in choice:
-                if self._accepts(flag):
-                    ext.extra_compile_args.append(flag)
-                    if flag == "-fopenmp":
-                        ext.extra_link_args.append(flag)
-                    break
-        super().build_extension(ext)
 
-    def _accepts(self, flag):
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "probe.cpp"
-            source.write_text('extern "C" int probe() { return 0; }\n')
+class BuildScans(build_ext):
+    def build_extensions(self):
+        folder = Path(self.build_temp).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        reasons, targets, rules = {}, {}, []
+        for ext in self.extensions:
+            name = ext.name.rpartition("_")[2]
+            target = Path(self.get_ext_fullpath(ext.name)).resolve()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for stale in (target, PACKAGE / target.name):
+                stale.unlink(missing_ok=True)
             try:
-                objects = self.compiler.compile([str(source)], folder, extra_postargs=[flag])
-                self.compiler.link_shared_object(
-                    objects, str(Path(folder) / "probe.so"), extra_postargs=[flag], target_lang="c++"
-                )
-            except (CCompilerError, CompileError, LinkError):
-                return False
-        return True
+                command = {"cpu": cpu_command, "cuda": cuda_command}[name]()
+            except CannotBuild as reason:
+                reasons[name] = str(reason)
+            else:
+                targets[name] = target
+                rules.append(ninja_rule(name, command, target))
+        (folder / "build.ninja").write_text("\n".join(rules))
+        if targets:
+            result = subprocess.run(
+                [sys.executable, "-m", "ninja", "-k", "0"], cwd=folder, text=True, capture_output=True
+            )
+            print(result.stdout, result.stderr)
+            for name, target in targets.items():
+                if not target.exists():
+                    reasons[name] = "compiling failed: " + first_error(result.stdout + result.stderr)
+        report = json.dumps(reasons)
+        for place in {PACKAGE, *(Path(self.get_ext_fullpath(ext.name)).parent for ext in self.extensions)}:
+            (place / "_build.json").write_text(report)
+        for name, reason in reasons.items():
+            print(f"selective_scan: {name} is not built: {reason}", file=sys.stderr)
+
+
+def ninja_rule(name, command, target):
+    def escape(path):
+        return re.sub(r"([$: ])", r"$\1", str(path))
+
+    header = PACKAGE / "csrc/scan.h"
+    return (
+        f"rule {name}\n  command = {command} $in -o $out\n"
+        f"build {escape(target)}: {name} {escape(SOURCES[name])} | {escape(header)}\n"
+    )
+
+
+def cpu_command():
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
+    if not compiler or not accepts(compiler, ()):
+        raise CannotBuild(f"no C++ compiler that works ({compiler or 'none of c++, g++, clang++ is on PATH'})")
+    flags = list(CPU_FLAGS)
+    for choice in CPU_CHOICES:
+        flags += [flag for flag in choice if accepts(compiler, (flag,))][:1]
+    return " ".join([compiler, *flags, "-shared"])
+
+
+def accepts(compiler, flags):
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text('extern "C" int probe() { return 0; }\n')
+        command = [*compiler.split(), *flags, "-fPIC", "-shared", str(source), "-o", str(source.with_suffix(".so"))]
+        try:
+            return subprocess.run(command, capture_output=True).returncode == 0
+        except OSError:
+            return False
+
+
+def cuda_command():
+    nvcc = find_nvcc()
+    release = re.search(r"release (\d+)\.(\d+)", output([nvcc, "--version"]))
+    if not release:
+        raise CannotBuild(f"{nvcc} does not run")
+    wanted = cuda_of_pytorch()
+    if wanted == "none":
+        raise CannotBuild("PyTorch here is a build without CUDA")
+    if wanted and wanted.split(".")[0] != release[1]:
+        raise CannotBuild(f"{nvcc} is CUDA {release[1]}.{release[2]}, PyTorch was built with {wanted}: majors differ")
+    codes = " ".join(f"-gencode {code}" for code in architectures(nvcc))
+    return f"{nvcc} -O3 -std=c++17 --threads 0 -Xcompiler -fPIC -shared {codes}"
+
+
+def find_nvcc():
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    candidates = [Path(home) / "bin/nvcc"] if home else [shutil.which("nvcc") or "", "/usr/local/cuda/bin/nvcc"]
+    for candidate in candidates:
+        if str(candidate) and Path(candidate).is_file():
+            return str(candidate)
+    raise CannotBuild(f"no nvcc in {home}" if home else "no nvcc on PATH or in /usr/local/cuda")
+
+
+def cuda_of_pytorch():
+    """ "13.0", "none" for a build without CUDA, "" where PyTorch is not installed (yet).
+
+    Asked of a new process without PYTHONPATH: pip builds where only build requirements can be imported.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = "import torch.version; print(torch.version.cuda or 'none')"
+    return output([sys.executable, "-c", code], env=environment).strip()
+
+
+def architectures(nvcc):
+    """Values of -gencode."""
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    if listed:
+        return [code for entry in listed for code in codes_of(entry)]
+    present = output(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]).split()
+    if present:
+        return [code for entry in sorted(set(present)) for code in codes_of(entry)]
+    known = sorted({int(number) for number in re.findall(r"sm_(\d+)\b", output([nvcc, "--list-gpu-code"]))})
+    known = [number for number in known if number >= OLDEST_ARCHITECTURE]
+    entries = [f"{number // 10}.{number % 10}" for number in known]
+    return [code for entry in entries[:-1] + [entries[-1] + "+PTX"] for code in codes_of(entry)]
+
+
+def codes_of(entry):
+    match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", entry)
+    if not match or int(match[1] + match[2]) < OLDEST_ARCHITECTURE:
+        raise CannotBuild(
+            f"TORCH_CUDA_ARCH_LIST: {entry!r} is not an architecture from 8.0 on, such as 9.0 or 12.1+PTX"
+        )
+    number = match[1] + match[2] + match[3]
+    codes = [f"arch=compute_{number},code=sm_{number}"]
+    return codes + [f"arch=compute_{number},code=compute_{number}"] if match[4] else codes
+
+
+def output(command, **options):
+    """What a command prints; nothing if it cannot be run or fails."""
+    try:
+        result = subprocess.run(command, text=True, capture_output=True, **options)
+    except OSError:
+        return ""
+    return result.stdout if result.returncode == 0 else ""
+
+
+def first_error(text):
+    lines = [line.strip() for line in text.splitlines() if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)]
+    return lines[0] if lines else "no message"
 
 
 setup(
     ext_modules=[
-        Extension(
-            "selective_scan._cpu",
-            ["selective_scan/csrc/scan_cpu.cpp"],
-            language="c++",
-            optional=True,
-        )
+        Extension(f"selective_scan._{name}", [str(s.relative_to(PACKAGE.parent))], optional=True)
+        for name, s in SOURCES.items()
     ],
-    cmdclass={"build_ext": BuildWithSupportedFlags},
+    cmdclass={"build_ext": BuildScans},
 )

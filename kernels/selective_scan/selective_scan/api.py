@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from selective_scan import cpu, cuda, native, operators
+from selective_scan import cuda, native, operators
 from selective_scan.reference import cross_scan_by_copies, selective_scan_loop
 
 IMPLEMENTATIONS = ("torch", "loop", "cpu", "cuda")
@@ -95,6 +95,11 @@ def cross_scan(
     directions, limb_partners = tuple(directions), tuple(limb_partners)
     _check_cross_scan_arguments(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners)
     implementation = _choose(implementation, u, A)
+    if implementation == "cuda" and dt_projs_weight.shape[2] > cuda.MAX_RANK:
+        raise ValueError(
+            f"dt_projs_weight: has rank {dt_projs_weight.shape[2]}; implementation 'cuda' is compiled for at most "
+            f"{cuda.MAX_RANK}; use 'torch'"
+        )
     weights = (x_proj_weight, dt_projs_weight, dt_projs_bias, A, D)
     if implementation not in operators.COMPILED:
         return cross_scan_unfused(u, *weights, directions, limb_partners, exact_limbs, implementation)
@@ -145,18 +150,21 @@ def why_unavailable(implementation, device_type=None):
 
 
 def how_to_get(implementation):
-    """The commands that make a compiled form available."""
+    """The commands that build a compiled form; "" where it is built."""
+    if implementation not in operators.COMPILED or native.is_built(implementation):
+        return ""
     need = {
         "cpu": "install a C++ compiler (apt-get install g++)",
-        "cuda": f"install the CUDA toolkit {torch.version.cuda or ''} (nvcc)",
+        "cuda": f"install the CUDA toolkit {torch.version.cuda or 'and a PyTorch with CUDA'}",
     }
     return f"{need[implementation]}, then: {_INSTALL}"
 
 
 @functools.cache
 def _warn_of_slow_path(device_type, reason):
+    fix = how_to_get(device_type)
     warnings.warn(
-        f"selective_scan runs its slow PyTorch form on {device_type}: {reason}. {how_to_get(device_type)}",
+        f"selective_scan runs its slow PyTorch form on {device_type}: {reason}" + (f"; {fix}" if fix else ""),
         stacklevel=4,
     )
 
@@ -174,20 +182,25 @@ def _needs_gradient(*tensors):
 
 
 def _choose(implementation, u, A):
+    return _resolve(implementation, u.device.type, u.dtype, A.shape[1])
+
+
+@torch.compiler.assume_constant_result  # or torch.compile would trace how libraries are found
+def _resolve(implementation, device_type, dtype, states):
     if implementation is None:
-        implementation = default_implementation(u.device.type, u.dtype)
+        implementation = default_implementation(device_type, dtype)
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation: {implementation!r} is unknown; there are {', '.join(IMPLEMENTATIONS)}")
-    if reason := why_unavailable(implementation, u.device.type):
+    if reason := why_unavailable(implementation, device_type):
         raise ValueError(f"implementation: {implementation!r} is not available: {reason}")
     if implementation in operators.COMPILED:
-        if u.dtype == torch.float64:
+        if dtype == torch.float64:
             raise ValueError(
                 f"u: implementation {implementation!r} takes float32, float16 and bfloat16, not float64; use 'torch'"
             )
-        if A.shape[1] > native.MAX_STATES:
+        if states > native.MAX_STATES:
             raise ValueError(
-                f"A: has {A.shape[1]} states per channel; implementation {implementation!r} is compiled for at most "
+                f"A: has {states} states per channel; implementation {implementation!r} is compiled for at most "
                 f"{native.MAX_STATES}; use 'torch'"
             )
     return implementation

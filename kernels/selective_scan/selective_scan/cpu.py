@@ -50,7 +50,7 @@ def backward(problem, borders, dy):
     # Enough tasks for the threads even where there are few sequences and groups: the channels are cut into
     # parts, whose gradients of the factors are added up here in a fixed order.
     parts = max(1, min(_tasks(problem, 1), 2 * torch.get_num_threads() // max(1, problem.sizes[0] * groups)))
-    tensors, structure = problem.gradients(dy, borders, parts)
+    tensors, structure = problem.gradients(dy, borders, parts, pieces=problem.sizes[0])
     _library().selective_scan_backward(problem.structure(), structure, torch.get_num_threads())
     return tensors
 

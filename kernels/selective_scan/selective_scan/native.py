@@ -5,7 +5,7 @@ The libraries know nothing of PyTorch: they get pointers to contiguous arrays an
 
 import ctypes
 import functools
-import importlib.util
+import importlib.machinery
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,22 +78,23 @@ class Problem:
             (_size * MAX_WALKS)(*self.limbs),
         )
 
-    def gradients(self, dy, borders, parts):
-        """Tensors for all gradients, by the names of `Gradients`, and the structure that points to them."""
-        batch, length, directions, channels, states = self.sizes
+    def gradients(self, dy, borders, parts, pieces):
+        """Tensors for all gradients, by the names of `Gradients`, and the structure that points to them.
+
+        "u" is zero and, for a cross-scan, has a half of the directions each in a first dimension; "factors" has
+        `parts` and what follows `pieces` there, to be summed.
+        """
+        _, _, directions, channels, states = self.sizes
         all_channels = directions * channels
-
-        def empty(*shape):
-            return self.A.new_empty(shape)
-
+        new = functools.partial(torch.empty, dtype=torch.float32, device=self.u.device)
         tensors = {
-            "u": empty(*((2,) if self.rank else ()), *self.u.shape),
-            "steps": None if self.rank else empty(*self.u.shape),
-            "factors": empty(parts, *self.factors.shape),
-            "step_weight": empty(batch, all_channels, self.rank) if self.rank else None,
-            "bias": empty(batch, all_channels),
-            "A": empty(batch, all_channels, states),
-            "D": empty(batch, all_channels),
+            "u": new(*((2,) if self.rank else ()), *self.u.shape).zero_(),
+            "steps": None if self.rank else new(*self.u.shape),
+            "factors": new(parts, *self.factors.shape),
+            "step_weight": new(pieces, all_channels, self.rank) if self.rank else None,
+            "bias": new(pieces, all_channels),
+            "A": new(pieces, all_channels, states),
+            "D": new(pieces, all_channels),
         }
         structure = Gradients(address(dy), address(borders), *map(address, tensors.values()), parts)
         return tensors, structure
@@ -103,18 +104,26 @@ def address(tensor):
     return None if tensor is None else tensor.data_ptr()
 
 
+def is_built(name):
+    return _file_of(name) is not None
+
+
+def _file_of(name):
+    candidates = (REPORT.with_name(f"_{name}{suffix}") for suffix in importlib.machinery.EXTENSION_SUFFIXES)
+    return next((path for path in candidates if path.exists()), None)
+
+
 @functools.cache
 def library(name, functions):
     """The library `_<name>` with argument types set, or why there is none (str).
 
     functions: pairs of a function's name and the tuple of its argument types.
     """
-    spec = importlib.util.find_spec(f"selective_scan._{name}")
-    if spec is None:
+    if not is_built(name):
         reasons = json.loads(REPORT.read_text()) if REPORT.exists() else {}
         return reasons.get(name) or "it was not built when the package was installed"
     try:
-        loaded = ctypes.CDLL(spec.origin)
+        loaded = ctypes.CDLL(str(_file_of(name)))
     except OSError as error:
         return f"the extension does not load: {error}"
     for function, types in functions:

@@ -107,7 +107,11 @@ def _scan_backward(dy, borders, u, delta, A, B, C, D, delta_bias, delta_softplus
     else:
         gradients = chunked.backward(*tensors, delta_softplus, borders, dy)
     # Clones, since what an operator returns must not overlap.
-    return [torch.clone(g.to(t.dtype), memory_format=torch.contiguous_format) for g, t in zip(gradients, tensors) if t is not None]
+    return [
+        torch.clone(g.to(t.dtype), memory_format=torch.contiguous_format)
+        for g, t in zip(gradients, tensors)
+        if t is not None
+    ]
 
 
 @scan_backward.register_fake
@@ -184,7 +188,9 @@ def cross_scan(
 
 
 @_full_precision
-def _cross_scan(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, implementation, keep):
+def _cross_scan(
+    u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, implementation, keep
+):
     problem, _ = _cross_problem(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners)
     borders = _new_borders(u, implementation, keep, *problem.sizes)
     y = COMPILED[implementation].forward(problem, borders if keep else None)
@@ -192,7 +198,9 @@ def _cross_scan(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directio
 
 
 @cross_scan.register_fake
-def _(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, exact_limbs, implementation, keep):
+def _(
+    u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, exact_limbs, implementation, keep
+):
     batch, frames, joints, channels = u.shape
     sizes = batch, frames * joints, len(directions), channels, A.shape[1]
     return u.new_empty(u.shape), _new_borders(u, implementation, keep, *sizes)
@@ -265,7 +273,9 @@ def _cross_scan_backward(
             torch.mm(dfactors[k].T, input, out=dweight[k])
     du = dinputs[: len(directions)].sum(0).view(u.shape)
     if exact_limbs and any(problem.limbs):
-        through_partners = sum(dinputs[half] for half in range(min(2, len(directions))) if problem.limbs[half]).view(u.shape)
+        through_partners = sum(dinputs[half] for half in range(min(2, len(directions))) if problem.limbs[half]).view(
+            u.shape
+        )
         du.index_add_(2, problem.partners.long(), through_partners)
     gradients = (
         du,

@@ -27,7 +27,9 @@ def selective_scan_loop(u, delta, A, B, C, D=None, delta_bias=None, delta_softpl
     return y.to(u.dtype)
 
 
-def cross_scan_by_copies(scan, u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, exact):
+def cross_scan_by_copies(
+    scan, u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, exact
+):
     """See :func:`selective_scan.cross_scan`; `scan` is the plain scan to use.
 
     One copy of the activations per direction, as in the published implementation: an input, steps and an output

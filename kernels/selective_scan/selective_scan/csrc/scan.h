@@ -36,14 +36,14 @@ struct Scan {
     int64_t limbs[MAX_WALKS];
 };
 
-// What the backward pass reads and writes, float32. `group` of a direction: see group_of().
+// What the backward pass reads and writes. Gradients are float32.
 struct Gradients {
-    const void *dy;      // like y, of the type of u
+    const void *dy;  // like y, of the type of u
     const float *borders;
-    float *u;            // plain: like u; cross: (2, batch, length, channels), directions k % 2 added up
+    float *u;            // plain: like u; cross: (2, batch, length, channels), the sums over k % 2
     float *steps;        // like steps, or null
     float *factors;      // (parts, *factors.shape), to be summed
-    float *step_weight;  // (batch, *step_weight.shape), to be summed like the following
+    float *step_weight;  // (pieces, *step_weight.shape), to be summed like the following; or null
     float *bias, *A, *D;
     int64_t parts;
 };

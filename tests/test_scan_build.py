@@ -1,0 +1,74 @@
+"""The package built and installed elsewhere from its sources, by pip, with and without compilers."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+NVCC = shutil.which("nvcc") or (os.path.exists("/usr/local/cuda/bin/nvcc") and "/usr/local/cuda/bin/nvcc")
+
+
+def install(folder, **environment):
+    """Copies the sources and installs them to `folder`/installed; returns what `python -m selective_scan` says."""
+    skip = shutil.ignore_patterns("*.so", "build", "*.egg-info", "__pycache__", "_build.json")
+    shutil.copytree(ROOT / "kernels/selective_scan", folder / "source", ignore=skip)
+    target = folder / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", target]
+    variables = {**os.environ, **environment}
+    result = subprocess.run([*pip, folder / "source"], env=variables, text=True, capture_output=True)
+    assert result.returncode == 0, result.stderr
+    code = (
+        "import runpy, selective_scan, torch; print(selective_scan.__file__);"
+        "print(float(selective_scan.selective_scan(*(torch.ones(s) for s in"
+        " [(1, 1, 1), (1, 1, 1), (1, 1), (1, 1, 1, 1), (1, 1, 1, 1)]))));"
+        "runpy.run_module('selective_scan')"
+    )
+    variables = {**os.environ, "PYTHONPATH": str(target), "PYTHONSAFEPATH": "1"}
+    said = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", code], env=variables, text=True, capture_output=True
+    )
+    assert said.returncode == 0, said.stderr
+    file, value, *lines = said.stdout.splitlines()
+    assert file.startswith(str(target))
+    assert float(value) == 1.0
+    return "\n".join(lines), said.stderr
+
+
+def test_without_compilers_the_pytorch_form_works_and_the_reasons_are_told(tmp_path):
+    said, warned = install(tmp_path, CXX="/nowhere/c++", CUDA_HOME="/nowhere/cuda")
+    assert "torch: available" in said
+    assert "cpu: not available: no C++ compiler that works (/nowhere/c++)\n    install a C++ compiler" in said
+    assert "cuda: not available: no nvcc in /nowhere/cuda\n    install the CUDA toolkit" in said
+    assert "default for float32 tensors on the CPU: torch" in said
+    assert warned.count("selective_scan runs its slow PyTorch form on cpu") == 1
+
+
+def test_a_source_that_does_not_compile_is_told_and_leaves_a_working_package(tmp_path):
+    compiler = tmp_path / "broken++"
+    compiler.write_text(
+        '#!/bin/sh\ncase "$*" in *scan_cpu*) echo "scan_cpu.cpp:1: error: out of luck" >&2; exit 1;; esac\nexec c++ "$@"\n'
+    )
+    compiler.chmod(0o755)
+    said, _ = install(tmp_path, CXX=str(compiler), CUDA_HOME="/nowhere/cuda")
+    assert "cpu: not available: compiling failed: scan_cpu.cpp:1: error: out of luck" in said
+
+
+@pytest.mark.skipif(not NVCC, reason="no nvcc")
+def test_cuda_is_compiled_and_linked_for_the_architectures_asked_for(tmp_path):
+    said, _ = install(tmp_path, TORCH_CUDA_ARCH_LIST="9.0;12.1")
+    assert "cpu: available" in said
+    (library,) = (tmp_path / "installed/selective_scan").glob("_cuda*.so")
+    assert set(re.findall(rb"sm_(\d+)", library.read_bytes())) == {b"90", b"121"}
+    # It loads, and fails for no other reason than a missing or another device.
+    assert re.search("cuda: (available|not available: (PyTorch finds no CUDA device|.*TORCH_CUDA_ARCH_LIST))", said)
+
+
+@pytest.mark.skipif(not NVCC, reason="no nvcc")
+@pytest.mark.parametrize("listed", ["7.5", "Hopper"])
+def test_an_unknown_architecture_is_told(listed, tmp_path):
+    said, _ = install(tmp_path, TORCH_CUDA_ARCH_LIST=listed)
+    assert f"cuda: not available: TORCH_CUDA_ARCH_LIST: '{listed}' is not an architecture from 8.0 on" in said
