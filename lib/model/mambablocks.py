@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from selective_scan import cross_scan, why_unavailable
 from timm.layers import DropPath, Mlp
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lib.model.scan_orders import LIMB_PARTNER, SCAN_ORDERS
 
@@ -52,7 +53,7 @@ class BiSTSSM(nn.Module):
 
     def forward(self, x):
         """x (B, F, J, C) -> (B, F, J, C)."""
-        u, gate = (F.linear(x, half) for half in self.in_proj.weight.chunk(2))
+        u, gate = (F.linear(x, half) for half in self.in_proj.weight.chunk(2))  # two: each contiguous
         u = F.silu(self.conv2d(u.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
         y = cross_scan(
             u,
@@ -65,6 +66,9 @@ class BiSTSSM(nn.Module):
             LIMB_PARTNER,
             exact_limbs=self.limb_gradient == "exact",
         )
+        return recomputed(self._gate, y, gate)
+
+    def _gate(self, y, gate):
         return self.out_proj(self.out_norm(y) * F.silu(gate))
 
 
@@ -81,7 +85,17 @@ class BiSTSSMBlock(nn.Module):
 
     def forward(self, x):
         x = x + self.drop_path(self.op(self.norm(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop_path(recomputed(self._feed_forward, x))
+
+    def _feed_forward(self, x):
+        return self.mlp(self.norm2(x))
+
+
+def recomputed(function, *inputs):
+    """function(*inputs); what it computes on the way is computed again in the backward pass instead of kept."""
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def _step_bias(*shape, smallest=1e-3, largest=0.1, floor=1e-4):

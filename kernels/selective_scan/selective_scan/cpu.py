@@ -15,7 +15,7 @@ _pointer, _size, _scan, _gradients = (
 _FUNCTIONS = (
     ("selective_scan_lanes", ()),
     ("selective_scan_chunk", ()),
-    ("selective_scan_forward", (_scan, _size, _size, _pointer, _pointer)),
+    ("selective_scan_forward", (_scan, _size, _size, _size, _pointer, _pointer)),
     ("selective_scan_backward", (_scan, _gradients, _size)),
 )
 
@@ -34,30 +34,29 @@ def borders_shape(batch, length, directions, channels, states):
 
 def forward(problem, borders):
     """y, like u; fills `borders` unless it is None."""
-    groups = 1
-    if problem.rank and _tasks(problem, 1) < torch.get_num_threads():
+    groups, threads = (1 if problem.rank else problem.sizes[2]), torch.get_num_threads()
+    if problem.rank and _parts(problem, 1) < threads > problem.sizes[0]:
         groups = 2
-    y = problem.u.new_empty(groups, *problem.u.shape)
+    y = problem.u.new_empty(*((groups,) if problem.rank else ()), *problem.u.shape)
     _library().selective_scan_forward(
-        problem.structure(), groups, torch.get_num_threads(), native.address(y), native.address(borders)
+        problem.structure(), groups, _parts(problem, groups), threads, native.address(y), native.address(borders)
     )
-    return y[0] if groups == 1 else y.sum(0)
+    return y.sum(0) if problem.rank and groups > 1 else y.view(problem.u.shape)
 
 
 def backward(problem, borders, dy):
-    """See `Problem.gradients`; what has parts is summed here."""
-    groups = 2 if problem.rank else problem.sizes[2]
-    # Enough tasks for the threads even where there are few sequences and groups: the channels are cut into
-    # parts, whose gradients of the factors are added up here in a fixed order.
-    parts = max(1, min(_tasks(problem, 1), 2 * torch.get_num_threads() // max(1, problem.sizes[0] * groups)))
+    """See `Problem.gradients`."""
+    parts = _parts(problem, 2 if problem.rank else problem.sizes[2])
     tensors, structure = problem.gradients(dy, borders, parts, pieces=problem.sizes[0])
     _library().selective_scan_backward(problem.structure(), structure, torch.get_num_threads())
     return tensors
 
 
-def _tasks(problem, groups):
+def _parts(problem, groups):
+    """Into how many tasks to cut the channels, so that there is one for every thread."""
     batch, _, _, channels, _ = problem.sizes
-    return batch * groups * -(-channels // _library().selective_scan_lanes())
+    blocks = -(-channels // _library().selective_scan_lanes())
+    return max(1, min(blocks, -(-torch.get_num_threads() // max(1, batch * groups))))
 
 
 def _library():

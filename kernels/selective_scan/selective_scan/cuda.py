@@ -60,6 +60,7 @@ def backward(problem, borders, dy):
     """See `Problem.gradients`."""
     batch, _, _, channels, _ = problem.sizes
     tensors, structure = problem.gradients(dy, borders, parts=-(-channels // _LANES), pieces=batch * borders.shape[2])
+    tensors["u"].zero_()
     carries = torch.empty_like(borders)
     sums = torch.empty_like(borders[:, :, :, 0])
     _call("backward", problem, (structure,), (carries, sums))

@@ -45,7 +45,7 @@ class Problem:
     """A scan as the libraries take it: channel-last, contiguous; names and shapes as in `csrc/scan.h`."""
 
     u: torch.Tensor
-    factors: torch.Tensor  # (directions, batch, length, rank + 2 * states)
+    factors: torch.Tensor  # (batch, length, directions, rank + 2 * states)
     A: torch.Tensor
     bias: torch.Tensor | None
     D: torch.Tensor | None
@@ -63,7 +63,7 @@ class Problem:
     @property
     def sizes(self):
         """(batch, length, directions, channels, states)"""
-        directions, batch, length, _ = self.factors.shape
+        batch, length, directions, _ = self.factors.shape
         return batch, length, directions, self.A.shape[0] // directions, self.A.shape[1]
 
     def structure(self):
@@ -81,16 +81,16 @@ class Problem:
     def gradients(self, dy, borders, parts, pieces):
         """Tensors for all gradients, by the names of `Gradients`, and the structure that points to them.
 
-        "u" is zero and, for a cross-scan, has a half of the directions each in a first dimension; "factors" has
-        `parts` and what follows `pieces` there, to be summed.
+        "u" of a cross-scan has a half of the directions each in a first dimension, "factors" has `parts` and what
+        follows has `pieces` there: to be summed.
         """
-        _, _, directions, channels, states = self.sizes
+        batch, length, directions, channels, states = self.sizes
         all_channels = directions * channels
         new = functools.partial(torch.empty, dtype=torch.float32, device=self.u.device)
         tensors = {
-            "u": new(*((2,) if self.rank else ()), *self.u.shape).zero_(),
+            "u": new(*((2,) if self.rank else ()), *self.u.shape),
             "steps": None if self.rank else new(*self.u.shape),
-            "factors": new(parts, *self.factors.shape),
+            "factors": new(parts, directions, batch, length, self.rank + 2 * states),
             "step_weight": new(pieces, all_channels, self.rank) if self.rank else None,
             "bias": new(pieces, all_channels),
             "A": new(pieces, all_channels, states),

@@ -94,7 +94,7 @@ def _scan_backward(dy, borders, u, delta, A, B, C, D, delta_bias, delta_softplus
     if implementation in COMPILED:
         problem = _scan_problem(*tensors, delta_softplus)
         found = COMPILED[implementation].backward(problem, borders, _rows(dy, problem.u.dtype))
-        dB, dC = found["factors"].sum(0).permute(1, 0, 3, 2).split(A.shape[1], dim=2)
+        dB, dC = _total(found["factors"]).permute(1, 0, 3, 2).split(A.shape[1], dim=2)
         gradients = (
             found["u"].mT,
             found["steps"].mT,
@@ -133,6 +133,11 @@ def _differentiate_scan(ctx, dy, _):
 scan.register_autograd(_differentiate_scan, setup_context=_keep_arguments)
 
 
+def _total(pieces):
+    """Their sum over the first dimension, without a copy where there is but one."""
+    return pieces[0] if len(pieces) == 1 else pieces.sum(0)
+
+
 def _rows(t, dtype):
     """(batch, channels, L) -> (batch, L, channels), contiguous."""
     return t.to(dtype).mT.contiguous()
@@ -143,7 +148,7 @@ def _scan_problem(u, delta, A, B, C, D, delta_bias, delta_softplus):
     return native.Problem(
         u=_rows(u, dtype),
         steps=_rows(delta, dtype),
-        factors=torch.cat([B, C], dim=2).to(dtype).permute(1, 0, 3, 2).contiguous(),
+        factors=torch.cat([B, C], dim=2).to(dtype).permute(0, 3, 1, 2).contiguous(),
         A=_weight(A),
         D=_weight(D),
         bias=_weight(delta_bias),
@@ -260,7 +265,7 @@ def _cross_scan_backward(
     # What a half of the directions reads is u, or u + u[limb partner]; its gradient comes through the scan and
     # through the factors, which are weight @ input.
     rows = u.shape[-1]
-    dfactors = found["factors"].sum(0).flatten(1, 2)
+    dfactors = _total(found["factors"]).flatten(1, 2)
     dinputs = found["u"].view(2, -1, rows)
     dweight = torch.empty_like(weight, dtype=torch.float32)
     for half in range(min(2, len(directions))):
@@ -271,7 +276,7 @@ def _cross_scan_backward(
         for k in range(half, len(directions), 2):
             dinputs[half].addmm_(dfactors[k], weight[k].float())
             torch.mm(dfactors[k].T, input, out=dweight[k])
-    du = dinputs[: len(directions)].sum(0).view(u.shape)
+    du = _total(dinputs[: len(directions)]).view(u.shape)
     if exact_limbs and any(problem.limbs):
         through_partners = sum(dinputs[half] for half in range(min(2, len(directions))) if problem.limbs[half]).view(
             u.shape
@@ -312,12 +317,10 @@ def _cross_problem(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, direc
     rows = u.to(dtype).contiguous().view(batch, frames * joints, channels)
     weight = x_proj_weight.to(dtype)
     directions = [Direction.decode(code) for code in directions]
-    factors = rows.new_empty(len(directions), batch, frames * joints, weight.shape[1])
-    for k, of_direction in enumerate(weight):
-        torch.mm(rows.view(-1, channels), of_direction.T, out=factors[k].view(-1, weight.shape[1]))
+    factors = torch.mm(rows.view(-1, channels), weight.flatten(0, 1).T)
     problem = native.Problem(
         u=rows,
-        factors=factors,
+        factors=factors.view(batch, frames * joints, *weight.shape[:2]),
         A=_weight(A),
         D=_weight(D),
         bias=_weight(dt_projs_bias),

@@ -25,7 +25,7 @@ struct Walk {
 struct Scan {
     const void *u;             // (batch, length, row())
     const void *steps;         // (batch, length, directions * channels), or null where rank > 0
-    const void *factors;       // (directions, batch, length, rank + 2 * states): ranks, B, C
+    const void *factors;       // (batch, length, directions, rank + 2 * states): ranks, B, C
     const float *step_weight;  // (directions, channels, rank), or null where rank == 0
     const float *bias;         // (directions, channels), or null
     const float *A;            // (directions, channels, states)
@@ -42,7 +42,7 @@ struct Gradients {
     const float *borders;
     float *u;            // plain: like u; cross: (2, batch, length, channels), the sums over k % 2
     float *steps;        // like steps, or null
-    float *factors;      // (parts, *factors.shape), to be summed
+    float *factors;      // (parts, directions, batch, length, rank + 2 * states), to be summed over parts
     float *step_weight;  // (pieces, *step_weight.shape), to be summed like the following; or null
     float *bias, *A, *D;
     int64_t parts;

@@ -146,35 +146,73 @@ const float *values(const void *p) { return static_cast<const float *>(p); }
 
 int64_t blocks(const Scan &s) { return (s.channels + LANES - 1) / LANES; }
 int64_t chunks(const Scan &s) { return (s.length + CHUNK - 1) / CHUNK; }
-int64_t factor_size(const Scan &s) { return s.rank + 2 * s.states; }
 int64_t row_size(const Scan &s) { return s.rank ? s.channels : s.directions * s.channels; }
+
+// What all channels of a direction share: positions and factors of the steps of one chunk.
+struct Chunk {
+    int64_t sequence, direction;
+    int steps;
+    int64_t places[CHUNK], partners[CHUNK];  // sequence * length + position; the same of the limb partner
+    alignas(64) float B[CHUNK][STATES], C[CHUNK][STATES];
+    std::vector<float> ranks;  // (CHUNK, rank)
+
+    explicit Chunk(const Scan &s) : ranks(CHUNK * s.rank) {
+        std::memset(B, 0, sizeof B);
+        std::memset(C, 0, sizeof C);
+    }
+
+    void read(const Scan &s, int64_t sequence_, int64_t direction_, int64_t start) {
+        sequence = sequence_;
+        direction = direction_;
+        steps = static_cast<int>(std::min<int64_t>(CHUNK, s.length - start));
+        const Walk walk = s.rank ? s.walks[direction] : Walk{0, s.length, 0, 1};
+        const bool limbs = has_limbs(s);
+        const int64_t size = s.rank + 2 * s.states, row = s.directions * size;
+        for (int t = 0; t < steps; ++t) {
+            const uint32_t step = static_cast<uint32_t>(start + t), inner = static_cast<uint32_t>(walk.inner);
+            const int64_t position = walk.start + step / inner * walk.outer_step + step % inner * walk.inner_step;
+            const int64_t joint = limbs ? position % s.joints : 0;
+            places[t] = sequence * s.length + position;
+            partners[t] = limbs ? places[t] - joint + s.partners[joint] : places[t];
+            const float *own = values(s.factors) + places[t] * row + direction * size;
+            const float *other = values(s.factors) + partners[t] * row + direction * size;
+            copy(own, other, limbs, ranks.data() + t * s.rank, s.rank);
+            copy(own + s.rank, other + s.rank, limbs, B[t], s.states);
+            copy(own + s.rank + s.states, other + s.rank + s.states, limbs, C[t], s.states);
+        }
+    }
+
+    bool has_limbs(const Scan &s) const { return s.rank && s.limbs[direction]; }
+
+    static INLINE void copy(const float *own, const float *other, bool sum, float *to, int64_t count) {
+        int64_t i = 0;
+        for (; i + LANES <= count; i += LANES) store(to + i, sum ? load(own + i) + load(other + i) : load(own + i));
+        for (; i < count; ++i) to[i] = sum ? own[i] + other[i] : own[i];
+    }
+};
 
 // One block of channels in one direction of one sequence, and its weights.
 struct Block {
-    int64_t sequence, direction, channel;  // channel: its first, of directions * channels
-    int64_t column;                        // where its channels are in a row of u and y
-    int64_t border;                        // where its states are in `borders`, in vectors
-    int lanes;                             // channels that it has
-    bool limbs, growth;  // growth: exp(delta A) can be above 1
-    Walk walk;
+    int64_t channel;  // its first, of directions * channels
+    int64_t column;   // where its channels are in a row of u and y
+    int64_t border;   // where its states are in `borders`, in vectors
+    int lanes;        // channels that it has
+    bool growth;      // exp(delta A) can be above 1
     Lanes rate[STATES];  // A log2(e)
     Lanes bias, skip;
     std::vector<Lanes> step_weight;
 
-    void set(const Scan &s, int64_t sequence_, int64_t direction_, int64_t block) {
-        sequence = sequence_;
-        direction = direction_;
-        const int64_t first = block * LANES;
+    Block(const Scan &s, int64_t sequence, int64_t direction, int64_t number) {
+        const int64_t first = number * LANES;
         channel = direction * s.channels + first;
         column = s.rank ? first : channel;
-        border = ((sequence * s.directions + direction) * blocks(s) + block) * chunks(s) * STATES;
+        border = ((sequence * s.directions + direction) * blocks(s) + number) * chunks(s) * STATES;
         lanes = static_cast<int>(std::min<int64_t>(LANES, s.channels - first));
-        limbs = s.rank && s.limbs[direction];
-        walk = s.rank ? s.walks[direction] : Walk{0, s.length, 0, 1};
-        for (int n = 0; n < STATES; ++n) rate[n] = gather(s.A, s.states, n, n < s.states) * LOG2E;
         growth = !s.softplus;
-        for (int n = 0; n < STATES; ++n)
+        for (int n = 0; n < STATES; ++n) {
+            rate[n] = gather(s.A, s.states, n, n < s.states) * LOG2E;
             for (int i = 0; i < LANES; ++i) growth |= !(rate[n][i] <= 0.0f);
+        }
         bias = gather(s.bias, 1, 0, s.bias);
         skip = gather(s.D, 1, 0, s.D);
         step_weight.assign((s.rank + QUAD - 1) / QUAD * QUAD, Lanes{});
@@ -189,204 +227,184 @@ struct Block {
     }
 };
 
-struct Plain {
-    float operator()(const float *p) const { return *p; }
-    Lanes vector(const float *p) const { return load(p); }
-};
-
-struct Summed {
-    int64_t distance;
-    float operator()(const float *p) const { return p[0] + p[distance]; }
-    Lanes vector(const float *p) const { return load(p) + load(p + distance); }
-};
-
-// What does not depend on the states, for the steps of one chunk.
+// What of one block's chunk does not depend on the states.
 struct Inputs {
-    int steps;
-    int64_t positions[CHUNK];
     Lanes u[CHUNK], raw[CHUNK], delta[CHUNK], du[CHUNK];  // raw: before the softplus; du: delta * u
-    alignas(64) float B[CHUNK][STATES], C[CHUNK][STATES];
-    std::vector<float> ranks;  // (CHUNK, rank)
 
-    explicit Inputs(const Scan &s) : ranks(CHUNK * s.rank) {
-        std::memset(B, 0, sizeof B);
-        std::memset(C, 0, sizeof C);
-    }
-
-    void read(const Scan &s, const Block &block, int64_t start) {
-        steps = static_cast<int>(std::min<int64_t>(CHUNK, s.length - start));
-        const int64_t row = row_size(s), factors = factor_size(s);
-        for (int t = 0; t < steps; ++t) {
-            const uint32_t step = static_cast<uint32_t>(start + t), inner = static_cast<uint32_t>(block.walk.inner);
-            const int64_t position =
-                block.walk.start + step / inner * block.walk.outer_step + step % inner * block.walk.inner_step;
-            positions[t] = position;
-            const int64_t place = block.sequence * s.length + position;
-            const float *u_row = values(s.u) + place * row + block.column;
-            const float *f_row = values(s.factors) + (block.direction * s.batch * s.length + place) * factors;
-            u[t] = load(u_row, block.lanes);
-            if (!block.limbs) {
-                read_factors(s, t, f_row, Plain{});
-            } else {
-                const int64_t joint = position % s.joints, partner = s.partners[joint] - joint;
-                const int64_t distance = partner * factors;
-                u[t] += load(u_row + partner * row, block.lanes);
-                read_factors(s, t, f_row, Summed{distance});
-            }
-            if (!s.rank)
-                raw[t] = block.bias + load(values(s.steps) + place * s.directions * s.channels + block.channel, block.lanes);
-        }
-        if (s.rank)
-            for (int t = 0; t < steps; ++t) {
+    void read(const Scan &s, const Chunk &chunk, const Block &block) {
+        const float *all = values(s.u) + block.column;
+        const int64_t row = row_size(s);
+        for (int t = 0; t < chunk.steps; ++t) u[t] = load(all + chunk.places[t] * row, block.lanes);
+        if (chunk.has_limbs(s))
+            for (int t = 0; t < chunk.steps; ++t) u[t] += load(all + chunk.partners[t] * row, block.lanes);
+        if (s.rank) {
+            for (int t = 0; t < chunk.steps; ++t) {
                 Lanes sum = block.bias;
-                for (int r = 0; r < s.rank; ++r) sum += block.step_weight[r] * ranks[t * s.rank + r];
+                for (int r = 0; r < s.rank; ++r) sum += block.step_weight[r] * chunk.ranks[t * s.rank + r];
                 raw[t] = sum;
             }
-        for (int t = 0; t < steps; ++t) {
+        } else {
+            const float *steps = values(s.steps) + block.channel;
+            for (int t = 0; t < chunk.steps; ++t) raw[t] = block.bias + load(steps + chunk.places[t] * row, block.lanes);
+        }
+        for (int t = 0; t < chunk.steps; ++t) {
             delta[t] = s.softplus ? softplus(raw[t]) : raw[t];
             du[t] = delta[t] * u[t];
         }
     }
-
-    template <typename Get>
-    INLINE void read_factors(const Scan &s, int t, const float *row, Get get) {
-        for (int r = 0; r < s.rank; ++r) ranks[t * s.rank + r] = get(row + r);
-        row += s.rank;
-        if (s.states == STATES) {
-            for (int n = 0; n < STATES; n += LANES) {
-                store(B[t] + n, get.vector(row + n));
-                store(C[t] + n, get.vector(row + STATES + n));
-            }
-        } else {
-            for (int n = 0; n < s.states; ++n) B[t][n] = get(row + n), C[t][n] = get(row + s.states + n);
-        }
-    }
 };
 
-// y of one block, added to what is there unless `first`.
-template <bool growth>
-void forward(const Scan &s, const Block &block, Inputs &in, bool first, float *y, Lanes *borders) {
-    const int64_t row = row_size(s);
-    Lanes h[STATES] = {};
-    for (int64_t start = 0; start < s.length; start += CHUNK) {
-        if (borders) std::copy(h, h + STATES, borders + block.border + start / CHUNK * STATES);
-        in.read(s, block, start);
-        for (int t = 0; t < in.steps; ++t) {
+// The forward pass of some blocks of one direction of one sequence.
+struct Forward {
+    struct Carried {
+        Block block;
+        Lanes h[STATES] = {};
+    };
+    const Scan &s;
+    Chunk chunk;
+    Inputs in;
+    std::vector<Carried> carried;
+
+    explicit Forward(const Scan &s_) : s(s_), chunk(s_) {}
+
+    // y is added to what is there if `add`.
+    void run(int64_t sequence, int64_t direction, int64_t first, int64_t last, bool add, float *y, Lanes *borders) {
+        carried.clear();
+        for (int64_t b = first; b < last; ++b) carried.push_back({Block(s, sequence, direction, b)});
+        for (int64_t number = 0; number < chunks(s); ++number) {
+            chunk.read(s, sequence, direction, number * CHUNK);
+            for (auto &[block, h] : carried) {
+                if (borders) std::copy(h, h + STATES, borders + block.border + number * STATES);
+                in.read(s, chunk, block);
+                block.growth ? advance<true>(block, h, add, y) : advance<false>(block, h, add, y);
+            }
+        }
+    }
+
+    template <bool growth>
+    void advance(const Block &block, Lanes (&state)[STATES], bool add, float *y) {
+        const int64_t row = row_size(s);
+        Lanes h[STATES];
+        std::copy(state, state + STATES, h);
+        for (int t = 0; t < chunk.steps; ++t) {
             const Lanes delta = in.delta[t], du = in.du[t];
             Lanes out = block.skip * in.u[t];
 #pragma GCC unroll 16
             for (int n = 0; n < STATES; ++n) {
-                h[n] = exp2_fast<growth>(delta * block.rate[n]) * h[n] + du * in.B[t][n];
-                out += h[n] * in.C[t][n];
+                h[n] = exp2_fast<growth>(delta * block.rate[n]) * h[n] + du * chunk.B[t][n];
+                out += h[n] * chunk.C[t][n];
             }
-            float *to = y + (block.sequence * s.length + in.positions[t]) * row + block.column;
-            if (!first) out += load(to, block.lanes);
+            float *to = y + chunk.places[t] * row + block.column;
+            if (add) out += load(to, block.lanes);
             store(to, out, block.lanes);
         }
+        std::copy(h, h + STATES, state);
     }
-}
+};
 
 // The backward pass of some blocks of one direction of one sequence.
 struct Backward {
+    struct Carried {
+        Block block;
+        std::vector<Lanes> dweight;
+        Lanes g[STATES] = {}, dA[STATES] = {};  // g: the adjoint of the state, carried from chunk to chunk
+        Lanes dD = {}, dbias = {};
+    };
     const Scan &s;
     const Gradients &grads;
-    Block block;
+    Chunk chunk;
     Inputs in;
-    Lanes states[CHUNK][STATES], decays[CHUNK][STATES];  // states[t]: before step t
-    Lanes g[STATES], dA[STATES];  // g: the adjoint of the state, carried from chunk to chunk
-    Lanes dD, dbias;
-    std::vector<Lanes> dweight;
+    Lanes dy[CHUNK], states[CHUNK][STATES], decays[CHUNK][STATES];  // states[t]: before step t
+    std::vector<Carried> carried;
 
-    Backward(const Scan &s_, const Gradients &grads_) : s(s_), grads(grads_), in(s_) {}
+    Backward(const Scan &s_, const Gradients &grads_) : s(s_), grads(grads_), chunk(s_) {}
 
-    // `add`: du is added to what a direction before has left there.
+    // du is added to what is there if `add`.
     void run(int64_t sequence, int64_t direction, int64_t first, int64_t last, int64_t part, bool add) {
+        carried.clear();
         for (int64_t b = first; b < last; ++b) {
-            block.set(s, sequence, direction, b);
-            std::fill(g, g + STATES, Lanes{});
-            std::fill(dA, dA + STATES, Lanes{});
-            dD = dbias = Lanes{};
-            dweight.assign(s.rank, Lanes{});
-            for (int64_t chunk = chunks(s) - 1; chunk >= 0; --chunk) {
-                in.read(s, block, chunk * CHUNK);
-                block.growth ? recompute<true>(chunk, part, b != first) : recompute<false>(chunk, part, b != first);
-                adjoint(part, b != first, add);
-            }
-            finish();
+            carried.push_back({Block(s, sequence, direction, b), std::vector<Lanes>(s.rank)});
         }
+        for (int64_t number = chunks(s) - 1; number >= 0; --number) {
+            chunk.read(s, sequence, direction, number * CHUNK);
+            for (Carried &c : carried) {
+                const bool add_factors = &c != &carried.front();
+                in.read(s, chunk, c.block);
+                for (int t = 0; t < chunk.steps; ++t)
+                    dy[t] = load(values(grads.dy) + chunk.places[t] * row_size(s) + c.block.column, c.block.lanes);
+                c.block.growth ? recompute<true>(c.block, number, part, add_factors)
+                               : recompute<false>(c.block, number, part, add_factors);
+                adjoint(c, part, add_factors, add);
+            }
+        }
+        for (const Carried &c : carried) finish(c, sequence);
     }
 
     // The row of factors of step t, of their gradient.
     float *factors(int64_t part, int t) const {
-        const int64_t place = block.sequence * s.length + in.positions[t];
-        return grads.factors + ((part * s.directions + block.direction) * s.batch * s.length + place) * factor_size(s);
-    }
-
-    Lanes dy(int t) const {
-        const int64_t place = block.sequence * s.length + in.positions[t];
-        return load(values(grads.dy) + place * row_size(s) + block.column, block.lanes);
+        const int64_t row = (part * s.directions + chunk.direction) * s.batch * s.length + chunk.places[t];
+        return grads.factors + row * (s.rank + 2 * s.states);
     }
 
     // States and decays of the chunk, and the gradient of C.
     template <bool growth>
-    void recompute(int64_t chunk, int64_t part, bool add_factors) {
+    void recompute(const Block &block, int64_t number, int64_t part, bool add_factors) {
         Lanes h[STATES];
-        const Lanes *border = reinterpret_cast<const Lanes *>(grads.borders) + block.border + chunk * STATES;
+        const Lanes *border = reinterpret_cast<const Lanes *>(grads.borders) + block.border + number * STATES;
         std::copy(border, border + STATES, h);
-        for (int t = 0; t < in.steps; ++t) {
-            const Lanes delta = in.delta[t], du = in.du[t], out = dy(t);
+        for (int t = 0; t < chunk.steps; ++t) {
+            const Lanes delta = in.delta[t], du = in.du[t], out = dy[t];
             write_sums(factors(part, t) + s.rank + s.states, add_factors, [&](auto state) INLINE_LAMBDA {
                 constexpr int n = state;
                 const Lanes decay = exp2_fast<growth>(delta * block.rate[n]);
                 states[t][n] = h[n];
                 decays[t][n] = decay;
-                h[n] = decay * h[n] + du * in.B[t][n];
+                h[n] = decay * h[n] + du * chunk.B[t][n];
                 return out * h[n];
             });
         }
     }
 
-    void adjoint(int64_t part, bool add_factors, bool add_u) {
-        const int64_t row = row_size(s);
-        const int64_t group = s.rank ? block.direction % 2 : 0;
-        Lanes carried[STATES];
-        std::copy(g, g + STATES, carried);
-        for (int t = in.steps - 1; t >= 0; --t) {
-            const int64_t place = block.sequence * s.length + in.positions[t];
-            const Lanes out = dy(t), delta = in.delta[t], du = in.du[t], u = in.u[t];
+    void adjoint(Carried &c, int64_t part, bool add_factors, bool add_u) {
+        const Block &block = c.block;
+        const int64_t row = row_size(s), half = s.rank ? chunk.direction % 2 * s.batch * s.length : 0;
+        Lanes g[STATES];
+        std::copy(c.g, c.g + STATES, g);
+        for (int t = chunk.steps - 1; t >= 0; --t) {
+            const Lanes out = dy[t], delta = in.delta[t], du = in.du[t], u = in.u[t];
             Lanes gB{}, pull{};  // pull: sum of g A exp(delta A) h_{t-1}, times log2(e)
             float *f = factors(part, t);
             write_sums(f + s.rank, add_factors, [&](auto state) INLINE_LAMBDA {
                 constexpr int n = state;
-                const Lanes full = carried[n] + out * in.C[t][n];
-                gB += full * in.B[t][n];
-                carried[n] = full * decays[t][n];
-                const Lanes p = carried[n] * states[t][n];
+                const Lanes full = g[n] + out * chunk.C[t][n];
+                gB += full * chunk.B[t][n];
+                g[n] = full * decays[t][n];
+                const Lanes p = g[n] * states[t][n];
                 pull += p * block.rate[n];
-                dA[n] += p * delta;
+                c.dA[n] += p * delta;
                 return full * du;
             });
             Lanes ddelta = u * gB + pull * (1.0f / LOG2E);
             if (s.softplus) ddelta *= sigmoid(in.raw[t]);
-            dbias += ddelta;
-            dD += out * u;
+            c.dbias += ddelta;
+            c.dD += out * u;
 
-            float *to = grads.u + (group * s.batch * s.length + place) * row + block.column;
+            float *to = grads.u + (half + chunk.places[t]) * row + block.column;
             Lanes total = delta * gB + block.skip * out;
             if (add_u) total += load(to, block.lanes);
             store(to, total, block.lanes);
 
-            if (!s.rank) store(grads.steps + place * s.directions * s.channels + block.channel, ddelta, block.lanes);
+            if (!s.rank) store(grads.steps + chunk.places[t] * row + block.channel, ddelta, block.lanes);
             for (int r = 0; r < s.rank; r += QUAD) {
                 const Lanes *weight = block.step_weight.data() + r;
                 Lanes sums = complete_sums<QUAD>(partial_sums<0, QUAD>([&](auto i) { return ddelta * weight[i]; }));
                 for (int i = 0; i < QUAD && r + i < s.rank; ++i) {
-                    dweight[r + i] += ddelta * in.ranks[t * s.rank + r + i];
+                    c.dweight[r + i] += ddelta * chunk.ranks[t * s.rank + r + i];
                     f[r + i] = (add_factors ? f[r + i] : 0.0f) + sums[i];
                 }
             }
         }
-        std::copy(carried, carried + STATES, g);
+        std::copy(g, g + STATES, c.g);
     }
 
     // to[n] = the sum over the lanes of f(n), or that much more, for all states n.
@@ -401,14 +419,13 @@ struct Backward {
         }
     }
 
-    void finish() {
-        const int64_t all = s.directions * s.channels;
-        for (int lane = 0; lane < block.lanes; ++lane) {
-            const int64_t channel = block.sequence * all + block.channel + lane;
-            grads.D[channel] = dD[lane];
-            grads.bias[channel] = dbias[lane];
-            for (int n = 0; n < s.states; ++n) grads.A[channel * s.states + n] = dA[n][lane];
-            for (int r = 0; r < s.rank; ++r) grads.step_weight[channel * s.rank + r] = dweight[r][lane];
+    void finish(const Carried &c, int64_t sequence) {
+        for (int lane = 0; lane < c.block.lanes; ++lane) {
+            const int64_t channel = sequence * s.directions * s.channels + c.block.channel + lane;
+            grads.D[channel] = c.dD[lane];
+            grads.bias[channel] = c.dbias[lane];
+            for (int n = 0; n < s.states; ++n) grads.A[channel * s.states + n] = c.dA[n][lane];
+            for (int r = 0; r < s.rank; ++r) grads.step_weight[channel * s.rank + r] = c.dweight[r][lane];
         }
     }
 };
@@ -421,24 +438,23 @@ extern "C" {
 int64_t selective_scan_lanes() { return LANES; }
 int64_t selective_scan_chunk() { return CHUNK; }
 
+// Both passes cut the channels of every sequence and group of directions into `parts` tasks, at most one per block of
+// lanes: more of them keep more threads busy, fewer share more. A plain scan has a group per direction.
+
 // Writes y and, unless null, `borders` for the backward pass. y is like u for the plain scan; for the cross-scan it
-// is (groups, batch, length, channels), to be summed over groups: more of them keep more threads busy.
-void selective_scan_forward(const Scan *s, int64_t groups, int64_t threads, float *y, float *borders) {
+// is (groups, batch, length, channels), to be summed over groups.
+void selective_scan_forward(const Scan *s, int64_t groups, int64_t parts, int64_t threads, float *y, float *borders) {
     groups = s->rank ? groups : s->directions;
-    const int64_t tasks = s->batch * groups * blocks(*s);
 #pragma omp parallel num_threads(static_cast<int>(threads))
     {
-        Inputs in(*s);
-        Block block;
+        Forward forward(*s);
 #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < tasks; ++task) {
-            const int64_t pair = task / blocks(*s), sequence = pair / groups, group = pair % groups;
-            for (int64_t k = group; k < s->directions; k += groups) {
-                block.set(*s, sequence, k, task % blocks(*s));
-                const auto run = block.growth ? forward<true> : forward<false>;
-                run(*s, block, in, k == group, y + (s->rank ? group * s->batch * s->length * s->channels : 0),
-                        reinterpret_cast<Lanes *>(borders));
-            }
+        for (int64_t task = 0; task < s->batch * groups * parts; ++task) {
+            const int64_t pair = task / parts, part = task % parts, group = pair % groups;
+            float *to = y + (s->rank ? group * s->batch * s->length * s->channels : 0);
+            for (int64_t k = group; k < s->directions; k += groups)
+                forward.run(pair / groups, k, part * blocks(*s) / parts, (part + 1) * blocks(*s) / parts, k != group,
+                            to, reinterpret_cast<Lanes *>(borders));
         }
     }
 }

@@ -95,12 +95,13 @@ struct Staged {
         }
         for (int i = tid; i < steps * STRIDE; i += blockDim.x) rows[i] = 0.0f;
         __syncthreads();
-        const T *factors = static_cast<const T *>(s.factors) + (direction * s.batch + sequence) * s.length * width;
+        const T *factors = static_cast<const T *>(s.factors) + (sequence * s.length * s.directions + direction) * width;
+        const int64_t apart = s.directions * width;  // from position to position
         for (int i = tid; i < steps * width; i += blockDim.x) {
             const int t = i / width, c = i % width;
             const int column = c < rank ? 2 * STATES + c : c < rank + states ? c - rank : STATES + c - rank - states;
-            float sum = value(factors[static_cast<int64_t>(positions[t]) * width + c]);
-            if (limbs) sum += value(factors[static_cast<int64_t>(partners[t]) * width + c]);
+            float sum = value(factors[positions[t] * apart + c]);
+            if (limbs) sum += value(factors[partners[t] * apart + c]);
             rows[t * STRIDE + column] = sum;
         }
         __syncthreads();

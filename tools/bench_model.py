@@ -1,0 +1,188 @@
+"""Times whole PoseMamba models, forward and training step, by every implementation of the scan; measures peak memory.
+
+python tools/bench_model.py --sizes S B L
+"""
+
+import sys
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib import benchmark
+from lib.cli import Parser, run
+from lib.model import PoseMamba, mambablocks
+
+MATRIX_PRODUCTS = "matrix products"
+MEMORY_BATCH = 4  # clips, as the published recipe trains on
+
+
+def parse():
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=benchmark.SIZES, default=["S"], help="default: S")
+    benchmark.add_options(parser)
+    return parser.parse()
+
+
+@contextmanager
+def scanned_by(function):
+    """Lets every model compute its cross-scans with `function`."""
+    usual, mambablocks.cross_scan = mambablocks.cross_scan, function
+    try:
+        yield
+    finally:
+        mambablocks.cross_scan = usual
+
+
+def build(size, frames, device):
+    torch.manual_seed(0)
+    channels, depth = benchmark.SIZES[size]
+    return PoseMamba(num_frame=frames, embed_dim_ratio=channels, depth=depth, drop_path_rate=0.0).to(device)
+
+
+def training_step(model, function, clips):
+    """Forward, mean of squares as the loss, backward; the optimiser is left out."""
+    model.zero_grad(set_to_none=True)
+    with scanned_by(function):
+        model(clips).square().mean().backward()
+
+
+def forward_pass(model, function, clips):
+    with scanned_by(function), torch.no_grad():
+        return model(clips)
+
+
+def matrix_products(size, positions, device):
+    """A call that computes what a model's Linear layers in blocks and projections of scans do, and nothing else."""
+    channels, depth = benchmark.SIZES[size]
+    inner, lines = benchmark.SIZES[size].inner, benchmark.SIZES[size].rank + 2 * mambablocks.STATE_SIZE
+    products = []
+    for inputs, outputs in (
+        (channels, 2 * inner),  # in_proj
+        (inner, mambablocks.DIRECTIONS * lines),  # x_proj
+        (inner, channels),  # out_proj
+        (channels, 2 * channels),  # fc1
+        (2 * channels, channels),  # fc2
+    ):
+        shapes = (positions, inputs), (inputs, outputs), (positions, outputs)
+        products.append([torch.randn(shape, device=device) for shape in shapes])
+
+    def call():
+        for _ in range(2 * depth):
+            for x, weight, y in products:
+                torch.mm(x, weight, out=y)
+
+    return call
+
+
+def peak(name, size, options):
+    """{"training": bytes} of a training step on `MEMORY_BATCH` clips."""
+    device = benchmark.device_of(options)
+    function = benchmark.implementations(device.type)[name].function
+    model = build(size, options.frames, device)
+    clips = torch.randn(MEMORY_BATCH, options.frames, benchmark.JOINTS, 2, device=device)
+    training_step(model, function, clips[:1, :3])  # warm-up: loads libraries, starts threads
+    model.zero_grad(set_to_none=True)
+    return {"training": benchmark.peak_growth(partial(training_step, model, function, clips), device)}
+
+
+def measure(size, options, device):
+    """{"implementations": as of `benchmark.summary`, "floor": of a forward pass} of one model."""
+    compared = benchmark.chosen(options.implementations, device.type, without=benchmark.SLOW)
+    results = {name: {"description": i.description, "missing": i.missing} for name, i in compared.items()}
+    available = {name: i.function for name, i in compared.items() if not i.missing}
+    names = benchmark.progress(available, f"{size}: memory")
+    memory = {name: benchmark.measure_memory(device, peak, name, size, options) for name in names}
+
+    trained = build(size, options.frames, device)
+    evaluated = deepcopy(trained).eval()
+    clips = torch.randn(options.batch, options.frames, benchmark.JOINTS, 2, device=device)
+    calls = {}
+    for name, function in available.items():
+        calls[name, "forward"] = partial(forward_pass, evaluated, function, clips)
+        calls[name, "training"] = partial(training_step, trained, function, clips)
+    positions = options.batch * options.frames * benchmark.JOINTS
+    calls[MATRIX_PRODUCTS] = matrix_products(size, positions, device)
+    once = [key for key in calls if key[0] in benchmark.SLOW]
+    seconds = benchmark.time_in_turn(calls, options.repeats, device, once)
+    products = seconds.pop(MATRIX_PRODUCTS)
+    for name, steps in benchmark.summary(seconds, memory).items():
+        ratio = steps["training"]["median_seconds"] / steps["forward"]["median_seconds"]
+        results[name] |= {**steps, "training_over_forward": ratio}
+    return {"implementations": results, "floor": floor_of(size, positions, products, device, results)}
+
+
+def floor_of(size, positions, products, device, results):
+    """The least time of a forward pass: its matrix products, as measured, and the floor of its scans.
+
+    Left out: convolutions, norms, gates and what moves between them.
+    """
+    shape, rates = benchmark.SIZES[size], benchmark.measure_rates(device, torch.float32)
+    scan = benchmark.scan_floor(shape, positions, torch.float32, device, rates, projection=False)
+    floor = benchmark.median(products) + 2 * shape.depth * scan["seconds"]
+    forward = results.get(benchmark.REFERENCE, {}).get("forward")
+    return {
+        "rates": rates,
+        "matrix_products_seconds": products,
+        "one_scan": scan,
+        "scans": 2 * shape.depth,
+        "seconds": floor,
+        "times_floor": forward and forward["median_seconds"] / floor,
+    }
+
+
+def print_results(title, sizes):
+    header = ["model", "forward ms", "x fused", "training ms", "x fused", "training / forward"]
+    header += [f"training peak MB, batch {MEMORY_BATCH}", "x fused"]
+    rows = []
+    for size, found in sizes.items():
+        for name, result in found["implementations"].items():
+            if not result["missing"]:
+                steps = [result[step] for step in benchmark.PASSES]
+                times = [c for step in steps for c in benchmark.figures(step, "median_seconds", "ratio", 1e3, ".1f")]
+                memory = benchmark.figures(steps[1], "peak_bytes", "peak_ratio", 1e-6, ".1f")
+                rows.append([f"{size} {name}", *times, f"{result['training_over_forward']:.2f}", *memory])
+    print(title)
+    print(*benchmark.table(header, rows), *benchmark.missing_lines(found["implementations"]), sep="\n")
+    for size, found in sizes.items():
+        floor = found["floor"]
+        products = benchmark.median(floor["matrix_products_seconds"]) * 1e3
+        scans = floor["scans"] * floor["one_scan"]["seconds"] * 1e3
+        print(f"{size}: floor of forward {products + scans:.1f} ms: matrix products {products:.1f}, scans {scans:.1f}")
+        if floor["times_floor"]:
+            print(f"{size}: fused forward takes {floor['times_floor']:.2f} times the floor")
+
+
+def draw_results(path, title, sizes):
+    rows, marks = {}, []
+    for size, found in sizes.items():
+        rows |= {f"{size} {n}": result for n, result in found["implementations"].items() if not result["missing"]}
+        marks.append((f"{size} {benchmark.REFERENCE}", found["floor"]["seconds"] * 1e3))
+    marks = [(row, floor) for row, floor in marks if row in rows]
+    steps = benchmark.PASSES
+    time = benchmark.panel("time, ms (ratio to fused)", rows, steps, "median_seconds", "ratio", 1e3, marks)
+    heading = f"peak memory of a training step, batch {MEMORY_BATCH}, MB (ratio to fused)"
+    memory = benchmark.panel(heading, rows, steps[1:], "peak_bytes", "peak_ratio", 1e-6)
+    benchmark.write_chart(path, title, list(rows), [time, memory])
+
+
+def main():
+    options = parse()
+    device = benchmark.device_of(options)
+    out = options.out or Path("benchmarks", device.type)
+    sizes = {size: measure(size, options, device) for size in options.sizes}
+    machine = benchmark.machine(device)
+    found = {"machine": machine, "options": benchmark.options_of(options, device), "sizes": sizes}
+    benchmark.write_json(out / "model.json", found | {"memory_batch": MEMORY_BATCH})
+    title = f"PoseMamba, {benchmark.conditions(options, machine)}, float32"
+    draw_results(out / "model.png", title, sizes)
+    print_results(title, sizes)
+    print(f"written: {out / 'model.json'}, {out / 'model.png'}")
+
+
+if __name__ == "__main__":
+    run(main)
