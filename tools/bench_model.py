@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -123,7 +124,7 @@ def floor_of(size, positions, products, device, results):
     """
     shape, rates = benchmark.SIZES[size], benchmark.measure_rates(device, torch.float32)
     scan = benchmark.scan_floor(shape, positions, torch.float32, device, rates, projection=False)
-    floor = benchmark.median(products) + 2 * shape.depth * scan["seconds"]
+    floor = median(products) + 2 * shape.depth * scan["seconds"]
     forward = results.get(benchmark.REFERENCE, {}).get("forward")
     return {
         "rates": rates,
@@ -150,7 +151,7 @@ def print_results(title, sizes):
     print(*benchmark.table(header, rows), *benchmark.missing_lines(found["implementations"]), sep="\n")
     for size, found in sizes.items():
         floor = found["floor"]
-        products = benchmark.median(floor["matrix_products_seconds"]) * 1e3
+        products = median(floor["matrix_products_seconds"]) * 1e3
         scans = floor["scans"] * floor["one_scan"]["seconds"] * 1e3
         print(f"{size}: floor of forward {products + scans:.1f} ms: matrix products {products:.1f}, scans {scans:.1f}")
         if floor["times_floor"]:

@@ -1,0 +1,115 @@
+"""How the benchmarks measure time and peak memory."""
+
+import math
+import multiprocessing
+import os
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+_SHORTEST = 0.02  # s; shorter calls are timed several at once
+_MOST_CALLS = 100
+
+
+def progress(items, doing):
+    return tqdm(items, desc=doing, leave=False, disable=None)
+
+
+def time_in_turn(calls, repeats, device, once=()):
+    """Seconds per call, {key: a list, one per repeat}, of functions {key: function}.
+
+    Every repeat times every function, so that what else the machine does meets all alike. Each is warmed up first;
+    one that is short is called several times in a row for one figure. Keys in `once` are called a single time.
+    """
+    in_a_row, seconds = dict.fromkeys(once, 1), {key: [] for key in calls}
+    for key, call in progress(calls.items(), "warm-up"):
+        if key in once:
+            continue
+        duration = _seconds(call, 1, device)
+        if duration < _SHORTEST:
+            duration = _seconds(call, 1, device)  # the first call also loads libraries and fills caches
+        in_a_row[key] = max(1, min(_MOST_CALLS, math.ceil(_SHORTEST / duration)))
+    turns = [(repeat, key) for repeat in range(repeats) for key in calls if repeat == 0 or key not in once]
+    for _, key in progress(turns, "timing"):
+        seconds[key].append(_seconds(calls[key], in_a_row[key], device))
+    return seconds
+
+
+def _seconds(call, count, device):
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    _wait(device)
+    return (time.perf_counter() - start) / count
+
+
+def _wait(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def fastest(call, device, repeats=5):
+    """Seconds of the fastest of several calls: what is possible."""
+    call()
+    return min(_seconds(call, 1, device) for _ in range(repeats))
+
+
+def measure_memory(device, function, *arguments):
+    """function(*arguments) where `peak_growth` can be trusted: in a fresh process on the CPU, here on CUDA.
+
+    Returns:
+        what `function` returns, or None if memory runs out.
+    """
+    try:
+        if device.type == "cuda":
+            return function(*arguments)
+        # Freed tensors go back to the system at once, so that what is resident is what is in use.
+        os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # bytes; read by processes that start from here on
+        fresh = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, fresh, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as executor:
+            return executor.submit(function, *arguments).result()
+    except (torch.OutOfMemoryError, MemoryError, BrokenProcessPool):
+        return None
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        return None
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def peak_growth(call, device):
+    """Bytes by which the memory in use grows at most during call(), its result included.
+
+    On CUDA, of PyTorch's allocator; on the CPU, resident memory of the process, None where /proc does not tell.
+    """
+    if device.type == "cuda":
+        _wait(device)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = call()
+        _wait(device)
+        del result
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is resident now
+    except OSError:
+        return None
+    before = _resident_peak()
+    result = call()
+    after = _resident_peak()
+    del result
+    return after - before
+
+
+def _resident_peak():
+    """Bytes. Not getrusage's ru_maxrss: a process inherits that from the one that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -1,0 +1,85 @@
+"""How far a network without time or joints comes: an MLP from one frame's keypoints to its pose.
+
+Three hidden layers, trained on the frames of the same clips, with the same flips and targets, and scored by the same
+protocol as `train.py` scores PoseMamba.
+
+python tools/mlp_baseline.py --config configs/pose3d/PoseMamba_train_cmu.yaml
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib.cli import Parser, run
+from lib.config import load_config
+from lib.data.dataset import flip_half, network_input, training_batches, training_clips, training_target
+from lib.data.h36m import DataReaderH36M
+from lib.evaluation import predict, score
+from lib.losses import mpjpe
+
+
+class FrameMLP(nn.Module):
+    """(B, F, 17, 2) -> (B, F, 17, 3), each frame on its own."""
+
+    def __init__(self, joints, width, layers):
+        super().__init__()
+        self.joints = joints
+        sizes = [2 * joints] + [width] * layers
+        hidden = [m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU())]
+        self.layers = nn.Sequential(*hidden, nn.Linear(width, 3 * joints))
+
+    def forward(self, x):
+        return self.layers(x.flatten(0, 1).flatten(1)).view(*x.shape[:2], self.joints, 3)
+
+
+def main():
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="YAML of `train.py`")
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=64, help="clips")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    options = parser.parse()
+    config = load_config(options.config)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    reader = DataReaderH36M(
+        config.clip_len,
+        config.sample_stride,
+        config.data_stride,
+        config.clip_len,
+        read_confidence=True,
+        dt_root=config.dt_root,
+        dt_file=config.dt_file,
+    )
+    model = FrameMLP(config.num_joints, options.width, options.layers)
+    batches = training_batches(training_clips(config, reader)[0], options.batch)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
+    steps = options.epochs * len(batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, steps)
+    with tqdm(total=steps, unit="step", disable=None) as bar:
+        for _ in range(options.epochs):
+            model.train()
+            for inputs, targets in batches:
+                x, y = flip_half(network_input(inputs, targets, config), training_target(targets, config))
+                loss = mpjpe(model(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                bar.update()
+    scores = score(predict(model, reader, config, torch.device("cpu")), reader, config)
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"MLP, {options.layers} x {options.width}, {parameters:,} parameters, {options.epochs} epochs:")
+    print(f"P1 {scores.mpjpe:.1f} mm, P2 {scores.p_mpjpe:.1f} mm")
+
+
+if __name__ == "__main__":
+    run(main)
