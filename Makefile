@@ -16,6 +16,8 @@ setup: $(SETUP)
 $(SETUP): requirements.txt $(wildcard kernels/selective_scan/*.toml kernels/selective_scan/*.py kernels/selective_scan/selective_scan/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed; make PYTHON=python3.11")'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@grep -v "^-e" requirements.txt > .venv/.libraries  # first, so that the kernels are built for the PyTorch that is there
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .venv/.libraries
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(BIN)/python -m selective_scan
 	@touch $@

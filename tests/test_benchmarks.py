@@ -118,3 +118,13 @@ def test_refuses(tool, tmp_path, monkeypatch):
             main()
         assert str(refused.value).startswith(message)
     assert not (tmp_path / "results").exists()
+
+
+def test_model_sizes_are_those_of_the_readme():
+    command = [sys.executable, str(ROOT / "tools/model_size.py")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    readme = [[cell.strip() for cell in line.split("|")] for line in (ROOT / "README.md").read_text().splitlines()]
+    for size in "SBL":
+        row = next(cells for cells in readme if cells[1:2] == [size])
+        expected = [row[i] for i in (1, 4, 5, 7, 8)]
+        assert expected in [[cell.strip() for cell in line.split("│")][1:-1] for line in printed.splitlines()]

@@ -68,6 +68,17 @@ def test_fewer_directions_and_other_joints(count, implementation):
 
 
 @pytest.mark.parametrize("implementation", COMPILED)
+def test_one_direction_of_one_clip_reads_no_memory_that_nobody_wrote(implementation):
+    values = {n: v.to(device_of(implementation)) for n, v in cross_arguments(1, 4, 8, 2, 4, directions=1).items()}
+    exact = cross_scan_unfused(**values, directions=[Direction()], implementation="torch")
+    for size in range(8):
+        junk = [torch.full_like(values["u"], 1e3 * (size + 1)) for _ in range(20)]
+        del junk
+        y = cross_scan(**values, directions=[Direction()], implementation=implementation)
+        assert relative_error(y.cpu(), exact.cpu()) < 1e-5
+
+
+@pytest.mark.parametrize("implementation", COMPILED)
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 2e-2), (torch.float16, 5e-3)])
 def test_half_precision(dtype, tolerance, implementation):
     assert_equals_copies(cross_arguments(2, 9, 24, 3, 16, dtype), "v2_plus_poselimbs", implementation, False, tolerance)
@@ -128,6 +139,11 @@ class Layer(torch.nn.Module):
         return [y, *(p.grad for p in self.parameters())]
 
 
+REGISTERED = [
+    pytest.param(name, *param.values, marks=param.marks) for param in COMPILED for name in ("scan", "cross_scan")
+]
+
+
 def assert_same(left, right):
     for a, b in zip(left, right):
         assert relative_error(a.cpu(), b.cpu()) < 1e-5
@@ -149,13 +165,23 @@ def test_torch_export(implementation):
 
 
 @pytest.mark.parametrize("implementation", COMPILED)
+def test_an_export_without_gradients_still_has_them(implementation):
+    layer = Layer(implementation)
+    with torch.no_grad():
+        program = torch.export.export(layer, (layer.u,))
+    u, expected = layer.u.clone().requires_grad_(), layer.u.clone().requires_grad_()
+    program.module()(u).square().sum().backward()
+    layer(expected).square().sum().backward()
+    assert_same([u.grad], [expected.grad])
+
+
+@pytest.mark.parametrize("implementation", COMPILED)
 def test_checkpointed_activations(implementation):
     layer = Layer(implementation)
     assert_same(layer.gradients(lambda u: checkpoint(layer, u, use_reentrant=False)), layer.gradients(layer))
 
 
-@pytest.mark.parametrize("implementation", COMPILED)
-@pytest.mark.parametrize("name", ["scan", "cross_scan"])
+@pytest.mark.parametrize("name, implementation", [("scan", "torch"), *REGISTERED])
 def test_registration(name, implementation):
     """Schema, shape inference and gradient registration, as PyTorch's own checker sees them."""
     device = device_of(implementation)

@@ -2,9 +2,11 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -44,6 +46,7 @@ def test_without_compilers_the_pytorch_form_works_and_the_reasons_are_told(tmp_p
     assert "cpu: not available: no C++ compiler that works (/nowhere/c++)\n    install a C++ compiler" in said
     assert "cuda: not available: no nvcc in /nowhere/cuda\n    install the CUDA toolkit" in said
     assert "default for float32 tensors on the CPU: torch" in said
+    assert (Path(shlex.split(said.partition("--no-deps ")[2].splitlines()[0])[0]) / "pyproject.toml").exists()
     assert warned.count("selective_scan runs its slow PyTorch form on cpu") == 1
 
 
@@ -59,7 +62,7 @@ def test_a_source_that_does_not_compile_is_told_and_leaves_a_working_package(tmp
 
 @pytest.mark.skipif(not NVCC, reason="no nvcc")
 def test_cuda_is_compiled_and_linked_for_the_architectures_asked_for(tmp_path):
-    said, _ = install(tmp_path, TORCH_CUDA_ARCH_LIST="9.0;12.1")
+    said, _ = install(tmp_path, TORCH_CUDA_ARCH_LIST="7.5;9.0;12.1")
     assert "cpu: available" in said
     (library,) = (tmp_path / "installed/selective_scan").glob("_cuda*.so")
     assert set(re.findall(rb"sm_(\d+)", library.read_bytes())) == {b"90", b"121"}
@@ -68,7 +71,13 @@ def test_cuda_is_compiled_and_linked_for_the_architectures_asked_for(tmp_path):
 
 
 @pytest.mark.skipif(not NVCC, reason="no nvcc")
-@pytest.mark.parametrize("listed", ["7.5", "Hopper"])
-def test_an_unknown_architecture_is_told(listed, tmp_path):
+@pytest.mark.parametrize(
+    "listed, reason",
+    [
+        ("7.0 7.5", "TORCH_CUDA_ARCH_LIST: none of 7.0, 7.5 is an architecture from 8.0 on"),
+        ("Hopper", "TORCH_CUDA_ARCH_LIST: 'Hopper' is not an architecture such as 9.0 or 12.1+PTX"),
+    ],
+)
+def test_an_unknown_architecture_is_told(listed, reason, tmp_path):
     said, _ = install(tmp_path, TORCH_CUDA_ARCH_LIST=listed)
-    assert f"cuda: not available: TORCH_CUDA_ARCH_LIST: '{listed}' is not an architecture from 8.0 on" in said
+    assert f"cuda: not available: {reason}" in said

@@ -39,7 +39,7 @@ def test_the_environment_variable_names_the_default(monkeypatch):
 
 
 def test_a_missing_form_is_named_and_the_default_goes_on_without_it(monkeypatch):
-    monkeypatch.setattr(cpu, "why_unavailable", lambda: "no compiler")
+    monkeypatch.setattr(cpu, "why_unavailable", lambda device=None: "no compiler")
     values = arguments(1, 1, 2, 3, 2)
     with pytest.raises(ValueError, match="^implementation: 'cpu' is not available: no compiler"):
         selective_scan(**values, implementation="cpu")
@@ -49,7 +49,7 @@ def test_a_missing_form_is_named_and_the_default_goes_on_without_it(monkeypatch)
 
 
 def test_a_device_without_its_form_is_warned_of_once(monkeypatch, recwarn):
-    monkeypatch.setattr(cuda, "why_unavailable", lambda: "no nvcc when it was installed")
+    monkeypatch.setattr(cuda, "why_unavailable", lambda device=None: "no nvcc when it was installed")
     for _ in range(3):
         assert default_implementation("cuda") == "torch"
     assert ["PyTorch form on cuda: no nvcc when" in str(w.message) for w in recwarn] == [True]

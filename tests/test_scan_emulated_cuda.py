@@ -105,6 +105,16 @@ def test_cross_scan_of_other_shapes(channels, rank, states):
     assert_close(differentiate(lambda **leaves: cross(leaves, "v2_plus_poselimbs", False), values), exact)
 
 
+def test_the_default_dtype_does_not_matter():
+    values = cross_arguments(1, 4, 5, 2, 16)
+    exact = cross(values, "v2", False)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(cross(values, "v2", False), exact)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_read_as_it_is(dtype, monkeypatch):
     monkeypatch.setattr(operators, "_element_type", lambda *tensors: dtype)

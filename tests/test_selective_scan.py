@@ -110,6 +110,16 @@ def test_extreme_steps_give_no_nan(step, implementation):
 
 
 @pytest.mark.parametrize("implementation", FAST)
+@pytest.mark.parametrize("step", [-torch.inf, -1e30, 1e14])
+def test_steps_beyond_all_measure_equal_the_loop(step, implementation):
+    """Steps of -inf mask padding."""
+    values = arguments(1, 1, 4, 10, 16)
+    values["delta"][:, :, 3:6] = step
+    values["u"][:, :, 3:6] = 0
+    assert relative_error(scan(values, implementation), scan(values, "loop")) < 1e-5
+
+
+@pytest.mark.parametrize("implementation", FAST)
 @pytest.mark.parametrize("name", NAMES)
 def test_nan_is_not_hidden(name, implementation):
     values = arguments(1, 1, 4, 10, 16)
@@ -247,6 +257,11 @@ def test_limits_of_a_compiled_form_are_named(implementation):
         scan(arguments(1, 1, 2, 3, 17), implementation)
     with pytest.raises(ValueError, match="^u: .* not float64; use 'torch'"):
         scan(arguments(1, 1, 2, 3, 4, torch.float64), implementation)
+    values = arguments(1, 1, 1, 1, 1)
+    values |= {n: values[n].expand(1, 1, 1 << 31) for n in ("u", "delta")}
+    values |= {n: values[n].expand(1, 1, 1, 1 << 31) for n in "BC"}
+    with pytest.raises(ValueError, match="^u: has 2147483648 elements per sequence; .* less than 2..31; use 'torch'"):
+        scan(values, implementation)
     assert scan(arguments(1, 1, 2, 3, 17), "torch").shape == (1, 2, 3)
 
 
@@ -254,8 +269,8 @@ def test_limits_of_a_compiled_form_are_named(implementation):
 def test_out_of_memory_is_pytorchs_own_error(implementation):
     device = "cuda" if implementation == "cuda" else "cpu"
     huge = {n: v.to(device) for n, v in arguments(1, 1, 1, 1, 16).items()}
-    huge = {n: v.expand(1, 1, 1 << 44) if n in ("u", "delta") else v for n, v in huge.items()}
-    huge |= {n: huge[n].expand(1, 1, 16, 1 << 44) for n in "BC"}
+    huge = {n: v.expand(1 << 14, 1, 1 << 30) if n in ("u", "delta") else v for n, v in huge.items()}
+    huge |= {n: huge[n].expand(1 << 14, 1, 16, 1 << 30) for n in "BC"}
     with pytest.raises(RuntimeError, match="memory"):
         selective_scan(**huge, implementation=implementation)
     values = arguments(1, 1, 4, 10, 16)

@@ -32,7 +32,12 @@ def module_macs(model, clip):
         nonlocal total
         total += output.numel() * module.weight[0].numel()
 
+    def count_in_projection(op, inputs, output):  # computed in two halves, not by calling the module
+        nonlocal total
+        total += output[..., 0].numel() * op.in_proj.weight.numel()
+
     hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    hooks += [m.register_forward_hook(count_in_projection) for m in model.modules() if isinstance(m, BiSTSSM)]
     with torch.no_grad():
         model(clip)
     for hook in hooks:

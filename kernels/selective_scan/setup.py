@@ -1,6 +1,6 @@
 """Builds the compiled scans, as plain libraries that know nothing of Python or PyTorch, with ninja.
 
-`_cpu` needs a C++ compiler (GCC or Clang; CXX names another), `_cuda` an nvcc (CUDA_HOME names another toolkit)
+`_cpu` needs a C++ compiler (GCC or Clang; CXX names another, CXXFLAGS adds to its flags), `_cuda` an nvcc (CUDA_HOME names another toolkit)
 of PyTorch's CUDA major version. What cannot be built is left out: the package works without, and the reason is
 written to `_build.json`, for `python -m selective_scan` to tell.
 
@@ -11,6 +11,7 @@ none, all that nvcc knows from 8.0 on.
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -39,12 +40,15 @@ class BuildScans(build_ext):
         folder = Path(self.build_temp).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         reasons, targets, rules = {}, {}, []
+        places = {Path(self.get_ext_fullpath(ext.name)).resolve().parent for ext in self.extensions}
+        if self.inplace or getattr(self, "editable_mode", False):
+            places.add(PACKAGE)
         for ext in self.extensions:
             name = ext.name.rpartition("_")[2]
             target = Path(self.get_ext_fullpath(ext.name)).resolve()
             target.parent.mkdir(parents=True, exist_ok=True)
-            for stale in (target, PACKAGE / target.name):
-                stale.unlink(missing_ok=True)
+            for place in places:
+                (place / target.name).unlink(missing_ok=True)
             try:
                 command = {"cpu": cpu_command, "cuda": cuda_command}[name]()
             except CannotBuild as reason:
@@ -61,8 +65,8 @@ class BuildScans(build_ext):
             for name, target in targets.items():
                 if not target.exists():
                     reasons[name] = "compiling failed: " + first_error(result.stdout + result.stderr)
-        report = json.dumps(reasons)
-        for place in {PACKAGE, *(Path(self.get_ext_fullpath(ext.name)).parent for ext in self.extensions)}:
+        report = json.dumps({"source": str(PACKAGE.parent), "reasons": reasons})
+        for place in places:
             (place / "_build.json").write_text(report)
         for name, reason in reasons.items():
             print(f"selective_scan: {name} is not built: {reason}", file=sys.stderr)
@@ -86,7 +90,7 @@ def cpu_command():
     flags = list(CPU_FLAGS)
     for choice in CPU_CHOICES:
         flags += [flag for flag in choice if accepts(compiler, (flag,))][:1]
-    return " ".join([compiler, *flags, "-shared"])
+    return " ".join([compiler, *flags, os.environ.get("CXXFLAGS", ""), "-shared"])
 
 
 def accepts(compiler, flags):
@@ -111,7 +115,8 @@ def cuda_command():
     if wanted and wanted.split(".")[0] != release[1]:
         raise CannotBuild(f"{nvcc} is CUDA {release[1]}.{release[2]}, PyTorch was built with {wanted}: majors differ")
     codes = " ".join(f"-gencode {code}" for code in architectures(nvcc))
-    return f"{nvcc} -O3 -std=c++17 --threads 0 -Xcompiler -fPIC -shared {codes}"
+    host = f"-ccbin {shlex.quote(os.environ['CXX'].split()[0])}" if os.environ.get("CXX") else ""
+    return f"{shlex.quote(nvcc)} {host} -O3 -std=c++17 --threads 0 -Xcompiler -fPIC -shared {codes}"
 
 
 def find_nvcc():
@@ -136,26 +141,34 @@ def cuda_of_pytorch():
 def architectures(nvcc):
     """Values of -gencode."""
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
-    if listed:
-        return [code for entry in listed for code in codes_of(entry)]
     present = output(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]).split()
-    if present:
-        return [code for entry in sorted(set(present)) for code in codes_of(entry)]
+    for origin, entries in (("TORCH_CUDA_ARCH_LIST", listed), ("nvidia-smi", sorted(set(present)))):
+        if entries:
+            return codes_from_8_0_on(origin, entries)
     known = sorted({int(number) for number in re.findall(r"sm_(\d+)\b", output([nvcc, "--list-gpu-code"]))})
     known = [number for number in known if number >= OLDEST_ARCHITECTURE]
+    if not known:
+        raise CannotBuild(f"{nvcc} knows no architecture from 8.0 on")
     entries = [f"{number // 10}.{number % 10}" for number in known]
-    return [code for entry in entries[:-1] + [entries[-1] + "+PTX"] for code in codes_of(entry)]
+    return codes_from_8_0_on(nvcc, entries[:-1] + [entries[-1] + "+PTX"])
 
 
-def codes_of(entry):
-    match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", entry)
-    if not match or int(match[1] + match[2]) < OLDEST_ARCHITECTURE:
-        raise CannotBuild(
-            f"TORCH_CUDA_ARCH_LIST: {entry!r} is not an architecture from 8.0 on, such as 9.0 or 12.1+PTX"
-        )
-    number = match[1] + match[2] + match[3]
-    codes = [f"arch=compute_{number},code=sm_{number}"]
-    return codes + [f"arch=compute_{number},code=compute_{number}"] if match[4] else codes
+def codes_from_8_0_on(origin, entries):
+    """Values of -gencode for entries such as 9.0 or 12.1+PTX; older ones are left out."""
+    codes = []
+    for entry in entries:
+        match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", entry)
+        if not match:
+            raise CannotBuild(f"{origin}: {entry!r} is not an architecture such as 9.0 or 12.1+PTX")
+        number = match[1] + match[2]
+        if int(number) >= OLDEST_ARCHITECTURE:
+            number += match[3]
+            codes.append(f"arch=compute_{number},code=sm_{number}")
+            if match[4]:
+                codes.append(f"arch=compute_{number},code=compute_{number}")
+    if not codes:
+        raise CannotBuild(f"{origin}: none of {', '.join(entries)} is an architecture from 8.0 on")
+    return codes
 
 
 def output(command, **options):
@@ -169,7 +182,7 @@ def output(command, **options):
 
 def first_error(text):
     lines = [line.strip() for line in text.splitlines() if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)]
-    return lines[0] if lines else "no message"
+    return (lines or [line.strip() for line in text.splitlines() if line.strip()][-1:] or ["no message"])[0]
 
 
 setup(

@@ -32,8 +32,8 @@ class Implementation:
 def implementations(device_type):
     """{name of `NAMES`: Implementation} on this type of device."""
     no_compiled = why_unavailable(device_type, device_type)
-    if no_compiled:
-        no_compiled += f"; {how_to_get(device_type)}"
+    if no_compiled and (fix := how_to_get(device_type)):
+        no_compiled += f"; {fix}"
     copies = partial(cross_scan_unfused, implementation=device_type)
     found = (
         Implementation("one pass, no copies", partial(cross_scan, implementation=device_type), no_compiled),

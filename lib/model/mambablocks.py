@@ -15,7 +15,12 @@ STATE_SIZE = 16  # N
 DIRECTIONS = 4  # K
 LIMB_GRADIENTS = ("straight_through", "exact")
 
-selective_scan_cuda_oflex_available = not why_unavailable("cuda")  # the name that published code asks for
+
+def __getattr__(name):
+    """`selective_scan_cuda_oflex_available`, which published code imports; found out when asked, since it needs CUDA."""
+    if name == "selective_scan_cuda_oflex_available":
+        return not why_unavailable("cuda")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class BiSTSSM(nn.Module):

@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -24,7 +25,7 @@ struct dim3 {
     unsigned x, y, z;
     dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
-inline dim3 threadIdx, blockIdx, blockDim;
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
 
@@ -117,7 +118,9 @@ inline const char *cudaGetErrorString(cudaError_t) { return "no error"; }
 
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t, cudaStream_t, Arguments... arguments) {
+    if (threads > 1024 || grid.y > 65535 || grid.z > 65535) std::abort();
     blockDim = dim3(threads, 1, 1);
+    gridDim = grid;
     emulator::body = [=] { kernel(arguments...); };
     for (unsigned z = 0; z < grid.z; ++z)
         for (unsigned y = 0; y < grid.y; ++y)

@@ -3,7 +3,6 @@
 import functools
 import os
 import warnings
-from pathlib import Path
 
 import torch
 
@@ -12,8 +11,8 @@ from selective_scan.reference import cross_scan_by_copies, selective_scan_loop
 
 IMPLEMENTATIONS = ("torch", "loop", "cpu", "cuda")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+MAX_ELEMENTS = 2**31  # per sequence: positions are 32-bit numbers
 DEFAULT_VARIABLE = "SELECTIVE_SCAN_IMPLEMENTATION"
-_INSTALL = f"pip install --force-reinstall --no-deps -e {Path(__file__).resolve().parent.parent}"
 
 
 def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=False, implementation=None):
@@ -128,25 +127,28 @@ def cross_scan_unfused(
         return cross_scan_by_copies(scan, u, *weights, directions, limb_partners, exact_limbs)
 
 
-def default_implementation(device_type="cpu", dtype=torch.float32):
+def default_implementation(device_type="cpu", dtype=torch.float32, device=None):
     """The key of `IMPLEMENTATIONS` that is used for u of this device type and dtype, if none is named."""
     if named := os.environ.get(DEFAULT_VARIABLE):
         return named
     if dtype == torch.float64 or device_type not in operators.COMPILED:
         return "torch"
-    if reason := why_unavailable(device_type, device_type):
+    if reason := why_unavailable(device_type, device_type, device):
         _warn_of_slow_path(device_type, reason)
         return "torch"
     return device_type
 
 
-def why_unavailable(implementation, device_type=None):
-    """Why a key of `IMPLEMENTATIONS` cannot run here, on tensors of this device type if given; "" if it can."""
+def why_unavailable(implementation, device_type=None, device=None):
+    """Why a key of `IMPLEMENTATIONS` cannot run here; "" if it can.
+
+    device_type, device: of the tensors, such as "cuda" and 1, if given.
+    """
     if implementation not in operators.COMPILED:
         return ""
     if device_type not in (None, implementation):
         return f"it takes tensors on {implementation}, not on {device_type}"
-    return operators.COMPILED[implementation].why_unavailable()
+    return operators.COMPILED[implementation].why_unavailable(device)
 
 
 def how_to_get(implementation):
@@ -157,7 +159,7 @@ def how_to_get(implementation):
         "cpu": "install a C++ compiler (apt-get install g++)",
         "cuda": f"install the CUDA toolkit {torch.version.cuda or 'and a PyTorch with CUDA'}",
     }
-    return f"{need[implementation]}, then: {_INSTALL}"
+    return f"{need[implementation]}, then: {native.install_command()}"
 
 
 @functools.cache
@@ -165,7 +167,7 @@ def _warn_of_slow_path(device_type, reason):
     fix = how_to_get(device_type)
     warnings.warn(
         f"selective_scan runs its slow PyTorch form on {device_type}: {reason}" + (f"; {fix}" if fix else ""),
-        stacklevel=4,
+        stacklevel=6,
     )
 
 
@@ -182,16 +184,16 @@ def _needs_gradient(*tensors):
 
 
 def _choose(implementation, u, A):
-    return _resolve(implementation, u.device.type, u.dtype, A.shape[1])
+    return _resolve(implementation, u.device.type, u.device.index, u.dtype, A.shape[1], u.shape[1:].numel())
 
 
 @torch.compiler.assume_constant_result  # or torch.compile would trace how libraries are found
-def _resolve(implementation, device_type, dtype, states):
+def _resolve(implementation, device_type, device, dtype, states, elements):
     if implementation is None:
-        implementation = default_implementation(device_type, dtype)
+        implementation = default_implementation(device_type, dtype, device)
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation: {implementation!r} is unknown; there are {', '.join(IMPLEMENTATIONS)}")
-    if reason := why_unavailable(implementation, device_type):
+    if reason := why_unavailable(implementation, device_type, device):
         raise ValueError(f"implementation: {implementation!r} is not available: {reason}")
     if implementation in operators.COMPILED:
         if dtype == torch.float64:
@@ -202,6 +204,11 @@ def _resolve(implementation, device_type, dtype, states):
             raise ValueError(
                 f"A: has {states} states per channel; implementation {implementation!r} is compiled for at most "
                 f"{native.MAX_STATES}; use 'torch'"
+            )
+        if elements >= MAX_ELEMENTS:
+            raise ValueError(
+                f"u: has {elements} elements per sequence; implementation {implementation!r} takes less than 2**31; "
+                "use 'torch'"
             )
     return implementation
 

@@ -30,7 +30,7 @@ def forward(u, delta, A, B, C, D, delta_bias, delta_softplus, borders):
             borders[i] = h
         y_c, h = _scan_chunk(h, *chunk, *weights, delta_softplus)
         y.append(y_c)
-    return torch.cat(y).permute(1, 2, 3, 0).flatten(1, 2).to(u.dtype)
+    return torch.cat(y).permute(1, 2, 3, 0).flatten(1, 2).to(u.dtype).contiguous()
 
 
 def backward(u, delta, A, B, C, D, delta_bias, delta_softplus, borders, dy):

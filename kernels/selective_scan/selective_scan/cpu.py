@@ -20,8 +20,8 @@ _FUNCTIONS = (
 )
 
 
-def why_unavailable():
-    """Why there is no compiled form; "" if there is."""
+def why_unavailable(device=None):
+    """Why there is no compiled form; "" if there is. (All CPUs are one device.)"""
     found = _library()
     return found if isinstance(found, str) else ""
 
@@ -35,8 +35,8 @@ def borders_shape(batch, length, directions, channels, states):
 def forward(problem, borders):
     """y, like u; fills `borders` unless it is None."""
     groups, threads = (1 if problem.rank else problem.sizes[2]), torch.get_num_threads()
-    if problem.rank and _parts(problem, 1) < threads > problem.sizes[0]:
-        groups = 2
+    if problem.rank and _parts(problem, 1) * problem.sizes[0] < threads:
+        groups = min(2, problem.sizes[2])
     y = problem.u.new_empty(*((groups,) if problem.rank else ()), *problem.u.shape)
     _library().selective_scan_forward(
         problem.structure(), groups, _parts(problem, groups), threads, native.address(y), native.address(borders)

@@ -22,23 +22,35 @@ _FUNCTIONS = (
 )
 
 
-def why_unavailable():
-    """Why the compiled form cannot run here; "" if it can."""
+class _Unusable(Exception):
+    """Why a device cannot run the library."""
+
+
+def why_unavailable(device=None):
+    """Why the compiled form cannot run on a CUDA device, by number, or on the current one; "" if it can."""
     found = _library()
     if isinstance(found, str):
         return found
     if not torch.cuda.is_available():
         return "PyTorch finds no CUDA device"
-    return _why_not_on(torch.cuda.current_device())
+    try:
+        _try(torch.cuda.current_device() if device is None else device)
+    except _Unusable as reason:
+        return str(reason)
+    return ""
 
 
-@functools.cache
-def _why_not_on(device):
-    problem = _library().selective_scan_problem(device)
+@functools.cache  # keeps successes only: a failure can pass
+def _try(device):
+    with torch.cuda.device(device):
+        problem = _library().selective_scan_problem(device)
     if not problem:
-        return ""
-    capability = "{}.{}".format(*torch.cuda.get_device_capability(device))
-    return f"{ctypes.string_at(problem).decode()} (build it with TORCH_CUDA_ARCH_LIST={capability})"
+        return
+    reason = ctypes.string_at(problem).decode()
+    if "kernel image" in reason or "device function" in reason:
+        capability = "{}.{}".format(*torch.cuda.get_device_capability(device))
+        reason = f"not compiled for this GPU; TORCH_CUDA_ARCH_LIST={capability} {native.install_command()}"
+    raise _Unusable(reason)
 
 
 def borders_shape(batch, length, directions, channels, states):
@@ -48,9 +60,10 @@ def borders_shape(batch, length, directions, channels, states):
 
 def forward(problem, borders):
     """y, like u but float32; fills `borders` unless it is None."""
-    y = torch.zeros((2, *problem.u.shape) if problem.rank else problem.u.shape, device=problem.u.device)
+    shape = (2, *problem.u.shape) if problem.rank else problem.u.shape
+    y = torch.zeros(shape, dtype=torch.float32, device=problem.u.device)
     if borders is None:
-        borders = torch.empty(borders_shape(*problem.sizes), device=y.device)
+        borders = y.new_empty(borders_shape(*problem.sizes))
     sums = torch.empty_like(borders[:, :, :, 0])
     _call("forward", problem, (), (y, borders, sums))
     return y.sum(0) if problem.rank else y

@@ -7,6 +7,8 @@ import ctypes
 import functools
 import importlib.machinery
 import json
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,8 +102,26 @@ class Problem:
         return tensors, structure
 
 
+ABI = 1_000_000 * 1 + 1000 * ctypes.sizeof(Scan) + ctypes.sizeof(Gradients)  # as in scan.h
+
+
 def address(tensor):
     return None if tensor is None else tensor.data_ptr()
+
+
+def install_command():
+    """What builds the libraries (again)."""
+    source = REPORT.parent.parent
+    option = "-e "
+    if not (source / "pyproject.toml").exists():
+        source, option = _report().get("source", "kernels/selective_scan"), ""
+    return (
+        f"{shlex.quote(sys.executable)} -m pip install --force-reinstall --no-deps {option}{shlex.quote(str(source))}"
+    )
+
+
+def _report():
+    return json.loads(REPORT.read_text()) if REPORT.exists() else {}
 
 
 def is_built(name):
@@ -120,12 +140,13 @@ def library(name, functions):
     functions: pairs of a function's name and the tuple of its argument types.
     """
     if not is_built(name):
-        reasons = json.loads(REPORT.read_text()) if REPORT.exists() else {}
-        return reasons.get(name) or "it was not built when the package was installed"
+        return _report().get("reasons", {}).get(name) or "it was not built when the package was installed"
     try:
         loaded = ctypes.CDLL(str(_file_of(name)))
     except OSError as error:
         return f"the extension does not load: {error}"
+    if getattr(loaded, "selective_scan_abi", lambda: None)() != ABI:
+        return f"the extension was built from other sources; {install_command()}"
     for function, types in functions:
         getattr(loaded, function).argtypes = types
         getattr(loaded, function).restype = _size

@@ -4,6 +4,7 @@ Registered operators are what lets `torch.compile`, `torch.export` and checkpoin
 instead of what is behind it. They take checked arguments only: :mod:`selective_scan.api` is in front.
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -126,7 +127,10 @@ def _keep_arguments(ctx, inputs, output):
 
 
 def _differentiate_scan(ctx, dy, _):
-    gradients = iter(scan_backward(dy, *ctx.saved_tensors, *ctx.options))
+    borders, *tensors = ctx.saved_tensors
+    if not borders.numel():  # recorded where no gradient was wanted, as by an export under no_grad
+        borders = scan(*tensors, *ctx.options, True)[1]
+    gradients = iter(scan_backward(dy, borders, *tensors, *ctx.options))
     return *(next(gradients) if present else None for present in ctx.present), None, None, None
 
 
@@ -157,17 +161,20 @@ def _scan_problem(u, delta, A, B, C, D, delta_bias, delta_softplus):
 
 
 def _element_type(*tensors):
-    """In which type the compiled scan reads activations: that of the widest; on the CPU, float32."""
+    """In which type the compiled scan reads activations: theirs if they agree; on the CPU, float32."""
     if tensors[0].device.type == "cpu":
         return torch.float32
-    dtype = tensors[0].dtype
-    for t in tensors:
-        dtype = torch.promote_types(dtype, t.dtype)
-    return dtype
+    dtypes = {t.dtype for t in tensors}
+    return tensors[0].dtype if len(dtypes) == 1 else torch.float32
 
 
 def _weight(t):
     return None if t is None else t.float().contiguous()
+
+
+@functools.lru_cache(64)  # copying to a GPU waits for it
+def _on_device(numbers, device):
+    return torch.tensor(numbers, dtype=torch.int32, device=device)
 
 
 # ---- The cross-scan: (batch, frames, joints, channels), channels last; compiled forms only ----
@@ -271,7 +278,7 @@ def _cross_scan_backward(
     for half in range(min(2, len(directions))):
         input = problem.u.view(u.shape)
         if problem.limbs[half]:
-            input = input + input[:, :, limb_partners]
+            input = input + input.index_select(2, problem.partners)
         input = input.view(-1, rows).float()
         for k in range(half, len(directions), 2):
             dinputs[half].addmm_(dfactors[k], weight[k].float())
@@ -281,7 +288,8 @@ def _cross_scan_backward(
         through_partners = sum(dinputs[half] for half in range(min(2, len(directions))) if problem.limbs[half]).view(
             u.shape
         )
-        du.index_add_(2, problem.partners.long(), through_partners)
+        joints = torch.arange(u.shape[2], device=u.device)
+        du += torch.matmul((problem.partners == joints[:, None]).to(du.dtype), through_partners)
     gradients = (
         du,
         dweight,
@@ -304,7 +312,10 @@ def _keep_cross_arguments(ctx, inputs, output):
 
 
 def _differentiate_cross_scan(ctx, dy, _):
-    return *cross_scan_backward(dy, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
+    borders, *tensors = ctx.saved_tensors
+    if not borders.numel():
+        borders = cross_scan(*tensors, *ctx.options, True)[1]
+    return *cross_scan_backward(dy, borders, *tensors, *ctx.options), None, None, None, None, None
 
 
 cross_scan.register_autograd(_differentiate_cross_scan, setup_context=_keep_cross_arguments)
@@ -328,6 +339,6 @@ def _cross_problem(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, direc
         step_weight=_weight(dt_projs_weight),
         walks=tuple(d.walk(frames, joints) for d in directions),
         limbs=tuple(int(d.limbs) for d in directions),
-        partners=torch.tensor(limb_partners, dtype=torch.int32, device=u.device) if limb_partners else None,
+        partners=_on_device(tuple(limb_partners), u.device) if limb_partners else None,
     )
     return problem, weight

@@ -47,3 +47,6 @@ struct Gradients {
     float *bias, *A, *D;
     int64_t parts;
 };
+
+// What Python expects to talk to: changes with these structures and with any function's arguments.
+constexpr int64_t ABI = 1000000 * 1 + 1000 * sizeof(Scan) + sizeof(Gradients);

@@ -74,6 +74,10 @@ __device__ float sigmoid(float x) {
 
 __host__ __device__ int64_t chunks(const Scan &s) { return (s.length + CHUNK - 1) / CHUNK; }
 
+// The chunks of all sequences lie side by side along x, which alone has room for many.
+__device__ unsigned chunks_launched(const Scan &s) { return gridDim.x / static_cast<unsigned>(s.batch); }
+__device__ unsigned chunk_of_block(const Scan &s) { return blockIdx.x % chunks_launched(s); }
+
 // What the threads of a block share: positions and factors of the steps of a chunk.
 template <typename T, int RANK>
 struct Staged {
@@ -123,7 +127,7 @@ struct Channel {
     float rate[STATES], weight[RANK > 0 ? RANK : 1], bias, skip;
 
     __device__ Channel(const Scan &s_, Staged<T, RANK> &shared, int64_t chunk_) : s(s_), staged(shared), chunk(chunk_) {
-        sequence = blockIdx.z;
+        sequence = blockIdx.x / chunks_launched(s);
         direction = blockIdx.y % static_cast<int>(s.directions);
         index = blockIdx.y / static_cast<int>(s.directions) * blockDim.x + threadIdx.x;
         active = index < s.channels;
@@ -206,7 +210,7 @@ __device__ void put(float *to, float x) {
 template <typename T, int RANK, bool OUTPUT>
 __global__ __launch_bounds__(MAX_THREADS) void scan_chunks(Scan s, float *y, float *borders, float *sums) {
     __shared__ Staged<T, RANK> staged;
-    Channel<T, RANK> c(s, staged, blockIdx.x);
+    Channel<T, RANK> c(s, staged, chunk_of_block(s));
     float h[STATES], sum = 0.0f;
 #pragma unroll
     for (int n = 0; n < STATES; ++n) h[n] = OUTPUT && c.active ? borders[c.at_border(c.chunk, n)] : 0.0f;
@@ -245,7 +249,7 @@ __global__ void carry(Scan s, float *borders, const float *sums, bool backwards)
 template <typename T, int RANK>
 __global__ __launch_bounds__(MAX_THREADS) void adjoint_chunks(Scan s, const T *dy, float *carries, float *sums) {
     __shared__ Staged<T, RANK> staged;
-    Channel<T, RANK> c(s, staged, blockIdx.x + 1);
+    Channel<T, RANK> c(s, staged, chunk_of_block(s) + 1);
     float g[STATES] = {}, sum = 0.0f;
     for (int t = c.steps - 1; t >= 0; --t) {
         const float delta = c.step(c.raw_step(t)), out = c.active ? value(dy[c.at(staged.positions[t])]) : 0.0f;
@@ -283,7 +287,7 @@ template <typename T, int RANK>
 __global__ __launch_bounds__(MAX_THREADS) void chunk_gradients(Scan s, Gradients grads, const float *carries) {
     static_assert(2 * STATES == WARP, "dB and dC of a step are summed by one warp");
     __shared__ Staged<T, RANK> staged;
-    Channel<T, RANK> c(s, staged, blockIdx.x);
+    Channel<T, RANK> c(s, staged, chunk_of_block(s));
     const int lane = threadIdx.x % WARP, width = s.rank + 2 * s.states;
     const T *dys = static_cast<const T *>(grads.dy);
 
@@ -373,8 +377,7 @@ int threads(const Scan &s) {
 
 dim3 grid(const Scan &s, int64_t count) {
     const int64_t tiles = (s.channels + threads(s) - 1) / threads(s);
-    return dim3(static_cast<unsigned>(count), static_cast<unsigned>(tiles * s.directions),
-                static_cast<unsigned>(s.batch));
+    return dim3(static_cast<unsigned>(count * s.batch), static_cast<unsigned>(tiles * s.directions));
 }
 
 void carry_all(const Scan &s, float *borders, const float *sums, bool backwards, cudaStream_t stream) {
@@ -429,6 +432,7 @@ int64_t dispatch(const Scan &s, int64_t dtype, int64_t device, F run) {
 
 extern "C" {
 
+int64_t selective_scan_abi() { return ABI; }
 int64_t selective_scan_chunk() { return CHUNK; }
 
 // Why a kernel cannot run on a device, or null.
