@@ -30,13 +30,16 @@ def parse():
 
 
 @contextmanager
-def scanned_by(function):
-    """Lets every model compute its cross-scans with `function`."""
-    usual, mambablocks.cross_scan = mambablocks.cross_scan, function
+def scanned_by(implementation):
+    """Lets every model compute its cross-scans with an `Implementation`, and keep its activations if that does."""
+    usual = mambablocks.cross_scan, mambablocks.recomputed
+    mambablocks.cross_scan = implementation.function
+    if not implementation.recomputes:
+        mambablocks.recomputed = lambda function, *inputs: function(*inputs)
     try:
         yield
     finally:
-        mambablocks.cross_scan = usual
+        mambablocks.cross_scan, mambablocks.recomputed = usual
 
 
 def build(size, frames, device):
@@ -45,15 +48,15 @@ def build(size, frames, device):
     return PoseMamba(num_frame=frames, embed_dim_ratio=channels, depth=depth, drop_path_rate=0.0).to(device)
 
 
-def training_step(model, function, clips):
+def training_step(model, implementation, clips):
     """Forward, mean of squares as the loss, backward; the optimiser is left out."""
     model.zero_grad(set_to_none=True)
-    with scanned_by(function):
+    with scanned_by(implementation):
         model(clips).square().mean().backward()
 
 
-def forward_pass(model, function, clips):
-    with scanned_by(function), torch.no_grad():
+def forward_pass(model, implementation, clips):
+    with scanned_by(implementation), torch.no_grad():
         return model(clips)
 
 
@@ -83,19 +86,19 @@ def matrix_products(size, positions, device):
 def peak(name, size, options):
     """{"training": bytes} of a training step on `MEMORY_BATCH` clips."""
     device = benchmark.device_of(options)
-    function = benchmark.implementations(device.type)[name].function
+    implementation = benchmark.implementations(device.type)[name]
     model = build(size, options.frames, device)
     clips = torch.randn(MEMORY_BATCH, options.frames, benchmark.JOINTS, 2, device=device)
-    training_step(model, function, clips[:1, :3])  # warm-up: loads libraries, starts threads
+    training_step(model, implementation, clips[:1, :3])  # warm-up: loads libraries, starts threads
     model.zero_grad(set_to_none=True)
-    return {"training": benchmark.peak_growth(partial(training_step, model, function, clips), device)}
+    return {"training": benchmark.peak_growth(partial(training_step, model, implementation, clips), device)}
 
 
 def measure(size, options, device):
     """{"implementations": as of `benchmark.summary`, "floor": of a forward pass} of one model."""
     compared = benchmark.chosen(options.implementations, device.type, without=benchmark.SLOW)
     results = {name: {"description": i.description, "missing": i.missing} for name, i in compared.items()}
-    available = {name: i.function for name, i in compared.items() if not i.missing}
+    available = {name: i for name, i in compared.items() if not i.missing}
     names = benchmark.progress(available, f"{size}: memory")
     memory = {name: benchmark.measure_memory(device, peak, name, size, options) for name in names}
 
@@ -103,9 +106,9 @@ def measure(size, options, device):
     evaluated = deepcopy(trained).eval()
     clips = torch.randn(options.batch, options.frames, benchmark.JOINTS, 2, device=device)
     calls = {}
-    for name, function in available.items():
-        calls[name, "forward"] = partial(forward_pass, evaluated, function, clips)
-        calls[name, "training"] = partial(training_step, trained, function, clips)
+    for name, implementation in available.items():
+        calls[name, "forward"] = partial(forward_pass, evaluated, implementation, clips)
+        calls[name, "training"] = partial(training_step, trained, implementation, clips)
     positions = options.batch * options.frames * benchmark.JOINTS
     calls[MATRIX_PRODUCTS] = matrix_products(size, positions, device)
     once = [key for key in calls if key[0] in benchmark.SLOW]

@@ -22,11 +22,14 @@ class Implementation:
     """A way to compute the cross-scan: `function` takes what `selective_scan.cross_scan` takes.
 
     missing: why it cannot run here; "" if it can.
+    recomputes: whether a whole model computes cheap activations again in its backward pass, as ours do; the others
+        keep all of them, as the published implementation does.
     """
 
     description: str
     function: Callable
     missing: str = ""
+    recomputes: bool = False
 
 
 def implementations(device_type):
@@ -36,7 +39,7 @@ def implementations(device_type):
         no_compiled += f"; {fix}"
     copies = partial(cross_scan_unfused, implementation=device_type)
     found = (
-        Implementation("one pass, no copies", partial(cross_scan, implementation=device_type), no_compiled),
+        Implementation("one pass, no copies", partial(cross_scan, implementation=device_type), no_compiled, True),
         Implementation("copies per direction, our compiled scan", copies, no_compiled),
         Implementation("copies per direction, PyTorch scan", partial(cross_scan_unfused, implementation="torch")),
         Implementation("copies per direction, loop over time", partial(cross_scan_unfused, implementation="loop")),
