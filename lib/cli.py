@@ -5,6 +5,7 @@ import signal
 import sys
 
 from lib.errors import UserError, nearest
+from lib.memory import reuse_freed_memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +31,7 @@ def run(main):
     A request to end (SIGTERM) counts as an interruption, so that what is open is closed.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    reuse_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal without the table's characters
     try:

@@ -50,14 +50,25 @@ def test_without_compilers_the_pytorch_form_works_and_the_reasons_are_told(tmp_p
     assert warned.count("selective_scan runs its slow PyTorch form on cpu") == 1
 
 
-def test_a_source_that_does_not_compile_is_told_and_leaves_a_working_package(tmp_path):
-    compiler = tmp_path / "broken++"
-    compiler.write_text(
-        '#!/bin/sh\ncase "$*" in *scan_cpu*) echo "scan_cpu.cpp:1: error: out of luck" >&2; exit 1;; esac\nexec c++ "$@"\n'
-    )
+def compiler_that_fails(folder, pattern, message):
+    """A C++ compiler that refuses command lines of a shell pattern."""
+    compiler = folder / "broken++"
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in {pattern}) echo "{message}" >&2; exit 1;; esac\nexec c++ "$@"\n')
     compiler.chmod(0o755)
-    said, _ = install(tmp_path, CXX=str(compiler), CUDA_HOME="/nowhere/cuda")
+    return str(compiler)
+
+
+def test_a_source_that_does_not_compile_is_told_and_leaves_a_working_package(tmp_path):
+    compiler = compiler_that_fails(tmp_path, "*scan_cpu*", "scan_cpu.cpp:1: error: out of luck")
+    said, _ = install(tmp_path, CXX=compiler, CUDA_HOME="/nowhere/cuda")
     assert "cpu: not available: compiling failed: scan_cpu.cpp:1: error: out of luck" in said
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler")
+def test_a_compiler_without_openmp_is_told(tmp_path):
+    compiler = compiler_that_fails(tmp_path, "*-fopenmp*", "no OpenMP")
+    said, _ = install(tmp_path, CXX=compiler, CUDA_HOME="/nowhere/cuda")
+    assert "cpu: available\n    one thread only" in said
 
 
 @pytest.mark.skipif(not NVCC, reason="no nvcc")

@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
+from itertools import count
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +21,7 @@ from lib.model import PoseMamba, mambablocks
 
 MATRIX_PRODUCTS = "matrix products"
 MEMORY_BATCH = 4  # clips, as the published recipe trains on
+DROP_PATH = 0.2  # stochastic depth of the published recipe, for times; memory is that of a step that drops nothing
 
 
 def parse():
@@ -42,14 +44,18 @@ def scanned_by(implementation):
         mambablocks.cross_scan, mambablocks.recomputed = usual
 
 
-def build(size, frames, device):
+def build(size, frames, device, drop_path=DROP_PATH):
     torch.manual_seed(0)
     channels, depth = benchmark.SIZES[size]
-    return PoseMamba(num_frame=frames, embed_dim_ratio=channels, depth=depth, drop_path_rate=0.0).to(device)
+    return PoseMamba(num_frame=frames, embed_dim_ratio=channels, depth=depth, drop_path_rate=drop_path).to(device)
 
 
-def training_step(model, implementation, clips):
-    """Forward, mean of squares as the loss, backward; the optimiser is left out."""
+def training_step(model, implementation, clips, numbers):
+    """Forward, mean of squares as the loss, backward; the optimiser is left out.
+
+    numbers: an iterator; the same number makes stochastic depth drop the same branches.
+    """
+    torch.manual_seed(next(numbers))
     model.zero_grad(set_to_none=True)
     with scanned_by(implementation):
         model(clips).square().mean().backward()
@@ -87,11 +93,11 @@ def peak(name, size, options):
     """{"training": bytes} of a training step on `MEMORY_BATCH` clips."""
     device = benchmark.device_of(options)
     implementation = benchmark.implementations(device.type)[name]
-    model = build(size, options.frames, device)
+    model = build(size, options.frames, device, drop_path=0.0)
     clips = torch.randn(MEMORY_BATCH, options.frames, benchmark.JOINTS, 2, device=device)
-    training_step(model, implementation, clips[:1, :3])  # warm-up: loads libraries, starts threads
+    training_step(model, implementation, clips[:1, :3], count())  # warm-up: loads libraries, starts threads
     model.zero_grad(set_to_none=True)
-    return {"training": benchmark.peak_growth(partial(training_step, model, implementation, clips), device)}
+    return {"training": benchmark.peak_growth(partial(training_step, model, implementation, clips, count()), device)}
 
 
 def measure(size, options, device):
@@ -99,8 +105,10 @@ def measure(size, options, device):
     compared = benchmark.chosen(options.implementations, device.type, without=benchmark.SLOW)
     results = {name: {"description": i.description, "missing": i.missing} for name, i in compared.items()}
     available = {name: i for name, i in compared.items() if not i.missing}
-    names = benchmark.progress(available, f"{size}: memory")
-    memory = {name: benchmark.measure_memory(device, peak, name, size, options) for name in names}
+    memory, failed = benchmark.measure_memory(available, device, peak, size, options, doing=f"{size}: memory")
+    for name, reason in failed.items():
+        results[name]["missing"] = reason
+        del available[name]
 
     trained = build(size, options.frames, device)
     evaluated = deepcopy(trained).eval()
@@ -108,7 +116,7 @@ def measure(size, options, device):
     calls = {}
     for name, implementation in available.items():
         calls[name, "forward"] = partial(forward_pass, evaluated, implementation, clips)
-        calls[name, "training"] = partial(training_step, trained, implementation, clips)
+        calls[name, "training"] = partial(training_step, trained, implementation, clips, count())
     positions = options.batch * options.frames * benchmark.JOINTS
     calls[MATRIX_PRODUCTS] = matrix_products(size, positions, device)
     once = [key for key in calls if key[0] in benchmark.SLOW]
@@ -181,8 +189,8 @@ def main():
     sizes = {size: measure(size, options, device) for size in options.sizes}
     machine = benchmark.machine(device)
     found = {"machine": machine, "options": benchmark.options_of(options, device), "sizes": sizes}
-    benchmark.write_json(out / "model.json", found | {"memory_batch": MEMORY_BATCH})
-    title = f"PoseMamba, {benchmark.conditions(options, machine)}, float32"
+    benchmark.write_json(out / "model.json", found | {"memory_batch": MEMORY_BATCH, "drop_path": DROP_PATH})
+    title = f"PoseMamba, {benchmark.conditions(options, machine)}, float32, drop_path {DROP_PATH}"
     draw_results(out / "model.png", title, sizes)
     print_results(title, sizes)
     print(f"written: {out / 'model.json'}, {out / 'model.png'}")

@@ -68,10 +68,9 @@ def measure(options, device):
     compared = benchmark.chosen(options.implementations, device.type)
     results = {name: {"description": i.description, "missing": i.missing} for name, i in compared.items()}
     available = {name: i.function for name, i in compared.items() if not i.missing}
-    names = benchmark.progress(available, "memory")
-    memory = {name: benchmark.measure_memory(device, peaks, name, options) for name in names}
-    for name in [name for name, found in memory.items() if found is None]:
-        results[name]["missing"] = "out of memory"
+    memory, failed = benchmark.measure_memory(available, device, peaks, options)
+    for name, reason in failed.items():
+        results[name]["missing"] = reason
         del available[name]
 
     arguments = draw(options, device, options.frames)

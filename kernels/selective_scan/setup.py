@@ -1,8 +1,8 @@
 """Builds the compiled scans, as plain libraries that know nothing of Python or PyTorch, with ninja.
 
-`_cpu` needs a C++ compiler (GCC or Clang; CXX names another, CXXFLAGS adds to its flags), `_cuda` an nvcc (CUDA_HOME names another toolkit)
-of PyTorch's CUDA major version. What cannot be built is left out: the package works without, and the reason is
-written to `_build.json`, for `python -m selective_scan` to tell.
+`_cpu` needs a C++ compiler (GCC or Clang; CXX names another, CXXFLAGS adds to its flags), `_cuda` an nvcc of PyTorch's
+CUDA major version (CUDA_HOME names another toolkit). What cannot be built is left out: the package works without, and
+the reason is written to `_build.json`, for `python -m selective_scan` to tell.
 
 TORCH_CUDA_ARCH_LIST ("9.0;12.1") names the GPU architectures. Without it: those of the GPUs present; where there is
 none, all that nvcc knows from 8.0 on.
@@ -181,6 +181,7 @@ def output(command, **options):
 
 
 def first_error(text):
+    """Of what compilers print: the line that says what is wrong, else the last one."""
     lines = [line.strip() for line in text.splitlines() if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)]
     return (lines or [line.strip() for line in text.splitlines() if line.strip()][-1:] or ["no message"])[0]
 

@@ -60,12 +60,27 @@ def fastest(call, device, repeats=5):
     return min(_seconds(call, 1, device) for _ in range(repeats))
 
 
-def measure_memory(device, function, *arguments):
-    """function(*arguments) where `peak_growth` can be trusted: in a fresh process on the CPU, here on CUDA.
+def measure_memory(names, device, function, *arguments, doing="memory"):
+    """function(name, *arguments) of each, where `peak_growth` can be trusted.
 
     Returns:
-        what `function` returns, or None if memory runs out.
+        {name: what `function` returned}, {name: why it did not}.
     """
+    peaks, failed = {}, {}
+    for name in progress(names, doing):
+        try:
+            peaks[name] = _measured_apart(device, function, name, *arguments)
+        except _Failed as reason:
+            failed[name] = str(reason)
+    return peaks, failed
+
+
+class _Failed(Exception):
+    """Why there is no figure."""
+
+
+def _measured_apart(device, function, *arguments):
+    """function(*arguments), in a fresh process on the CPU, here on CUDA."""
     try:
         if device.type == "cuda":
             return function(*arguments)
@@ -74,12 +89,14 @@ def measure_memory(device, function, *arguments):
         fresh = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, fresh, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as executor:
             return executor.submit(function, *arguments).result()
-    except (torch.OutOfMemoryError, MemoryError, BrokenProcessPool):
-        return None
+    except BrokenProcessPool:
+        raise _Failed("its process was killed, as systems do when memory runs out") from None
+    except (torch.OutOfMemoryError, MemoryError):
+        raise _Failed("out of memory") from None
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):
             raise
-        return None
+        raise _Failed("out of memory") from None
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()

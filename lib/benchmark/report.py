@@ -20,14 +20,14 @@ PASSES = ("forward", "training")
 def summary(seconds, peaks):
     """{name: {pass: medians, peaks and their ratios to `REFERENCE`}}.
 
-    seconds: {(name, pass): list}. peaks: {name: {pass: bytes or None}}, or None for a name.
+    seconds: {(name, pass): list}. peaks: {name: {pass: bytes or None}}.
     """
     results = {}
     for name, step in seconds:
         results.setdefault(name, {})[step] = {
             "seconds": seconds[name, step],
             "median_seconds": median(seconds[name, step]),
-            "peak_bytes": (peaks[name] or {}).get(step),
+            "peak_bytes": peaks[name].get(step),
         }
     for steps in results.values():
         for step, result in steps.items():

@@ -5,11 +5,12 @@ import math
 import torch
 import torch.nn.functional as F
 from selective_scan import cross_scan, why_unavailable
-from timm.layers import DropPath, Mlp
+from timm.layers import Mlp
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lib.model.scan_orders import LIMB_PARTNER, SCAN_ORDERS
+from lib.model.stochastic_depth import add_branch
 
 STATE_SIZE = 16  # N
 DIRECTIONS = 4  # K
@@ -84,16 +85,19 @@ class BiSTSSMBlock(nn.Module):
         super().__init__()
         self.norm = norm_layer(dim)
         self.op = BiSTSSM(dim, scan, limb_gradient)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = drop_path
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x):
-        x = x + self.drop_path(self.op(self.norm(x)))
-        return x + self.drop_path(recomputed(self._feed_forward, x))
+        x = add_branch(x, self._scan, self.drop_path, self.training)
+        return add_branch(x, self._feed_forward, self.drop_path, self.training)
+
+    def _scan(self, x):
+        return self.op(self.norm(x))
 
     def _feed_forward(self, x):
-        return self.mlp(self.norm2(x))
+        return recomputed(lambda x: self.mlp(self.norm2(x)), x)
 
 
 def recomputed(function, *inputs):

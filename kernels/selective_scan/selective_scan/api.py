@@ -43,10 +43,10 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=Fa
         y: (batch, K * channels, L), differentiable (once) in every tensor argument.
 
     Raises:
-        ValueError: a shape, dtype or device does not fit, there are more states N than a compiled form takes,
-            (the message names the argument), or `implementation` is unknown or not available (it tells why).
+        ValueError: a shape, dtype or device does not fit, or there are more states N than a compiled form
+            takes (the message names the argument); `implementation` is unknown or not available (it tells why).
     """
-    _check_input("u", u, "(batch, channels, L)", 3)
+    _check_input(u, "(batch, channels, L)", 3)
     _check_scan_arguments(u, delta, A, B, C, D, delta_bias)
     implementation = _choose(implementation, u, A)
     return _scan(implementation, u, delta, A, B, C, D, delta_bias, delta_softplus)
@@ -90,7 +90,7 @@ def cross_scan(
     Raises:
         ValueError: as of `selective_scan`.
     """
-    _check_input("u", u, "(batch, F, J, channels)", 4)
+    _check_input(u, "(batch, F, J, channels)", 4)
     directions, limb_partners = tuple(directions), tuple(limb_partners)
     _check_cross_scan_arguments(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners)
     implementation = _choose(implementation, u, A)
@@ -123,7 +123,7 @@ def cross_scan_unfused(
     """The same as `cross_scan` by copies of the activations and the plain scan: what it is compared with."""
     scan = functools.partial(_scan, implementation)
     weights = (x_proj_weight, dt_projs_weight, dt_projs_bias, A, D)
-    with torch.autocast(u.device.type, enabled=False):
+    with operators.no_autocast(u.device):
         return cross_scan_by_copies(scan, u, *weights, directions, limb_partners, exact_limbs)
 
 
@@ -173,7 +173,7 @@ def _warn_of_slow_path(device_type, reason):
 
 def _scan(implementation, u, delta, A, B, C, D, delta_bias, delta_softplus):
     if implementation == "loop":
-        with torch.autocast(u.device.type, enabled=False):
+        with operators.no_autocast(u.device):
             return selective_scan_loop(u, delta, A, B, C, D, delta_bias, delta_softplus)
     keep = _needs_gradient(u, delta, A, B, C, D, delta_bias)
     return operators.scan(u, delta, A, B, C, D, delta_bias, bool(delta_softplus), implementation, keep)[0]
@@ -213,12 +213,12 @@ def _resolve(implementation, device_type, device, dtype, states, elements):
     return implementation
 
 
-def _check_input(name, u, form, dimensions):
+def _check_input(u, form, dimensions):
     if u.dim() != dimensions or 0 in u.shape[1:]:
-        raise ValueError(f"{name}: expected {form}, none but batch empty, got {tuple(u.shape)}")
+        raise ValueError(f"u: expected {form}, none but batch empty, got {tuple(u.shape)}")
     if u.dtype not in DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-        raise ValueError(f"{name}: expected one of {names}, got {u.dtype}")
+        raise ValueError(f"u: expected one of {names}, got {u.dtype}")
 
 
 def _check_scan_arguments(u, delta, A, B, C, D, delta_bias):

@@ -13,6 +13,7 @@ _pointer, _size, _scan, _gradients = (
     ctypes.POINTER(native.Gradients),
 )
 _FUNCTIONS = (
+    ("selective_scan_openmp", ()),
     ("selective_scan_lanes", ()),
     ("selective_scan_chunk", ()),
     ("selective_scan_forward", (_scan, _size, _size, _size, _pointer, _pointer)),
@@ -24,6 +25,11 @@ def why_unavailable(device=None):
     """Why there is no compiled form; "" if there is. (All CPUs are one device.)"""
     found = _library()
     return found if isinstance(found, str) else ""
+
+
+def remark():
+    """What a user should know of the form that is there; "" if nothing."""
+    return "" if _library().selective_scan_openmp() else "one thread only: its compiler took no -fopenmp"
 
 
 def borders_shape(batch, length, directions, channels, states):

@@ -4,6 +4,7 @@ Registered operators are what lets `torch.compile`, `torch.export` and checkpoin
 instead of what is behind it. They take checked arguments only: :mod:`selective_scan.api` is in front.
 """
 
+import contextlib
 import functools
 from collections.abc import Sequence
 
@@ -16,11 +17,17 @@ from selective_scan.directions import Direction
 COMPILED = {"cpu": cpu, "cuda": cuda}
 
 
-def _full_precision(function):
-    """Runs it without autocast, whatever surrounds the call."""
+def no_autocast(device):
+    """A context without autocast, whatever surrounds it."""
+    if not torch.amp.is_autocast_available(device.type):  # such as "meta"
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
+
+def _full_precision(function):
+    @functools.wraps(function)  # its signature is the operator's
     def wrapped(first, *arguments):
-        with torch.autocast(first.device.type, enabled=False):
+        with no_autocast(first.device):
             return function(first, *arguments)
 
     return wrapped
@@ -40,6 +47,7 @@ def _scan_sizes(u, A, B):
 
 
 @torch.library.custom_op("selective_scan::scan", mutates_args=())
+@_full_precision
 def scan(
     u: Tensor,
     delta: Tensor,
@@ -52,11 +60,6 @@ def scan(
     implementation: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    return _scan(u, delta, A, B, C, D, delta_bias, delta_softplus, implementation, keep)
-
-
-@_full_precision
-def _scan(u, delta, A, B, C, D, delta_bias, delta_softplus, implementation, keep):
     borders = _new_borders(u, implementation, keep, *_scan_sizes(u, A, B))
     kept = borders if keep else None
     if implementation in COMPILED:
@@ -73,6 +76,7 @@ def _(u, delta, A, B, C, D, delta_bias, delta_softplus, implementation, keep):
 
 
 @torch.library.custom_op("selective_scan::scan_backward", mutates_args=())
+@_full_precision
 def scan_backward(
     dy: Tensor,
     borders: Tensor,
@@ -86,11 +90,6 @@ def scan_backward(
     delta_softplus: bool,
     implementation: str,
 ) -> list[Tensor]:
-    return _scan_backward(dy, borders, u, delta, A, B, C, D, delta_bias, delta_softplus, implementation)
-
-
-@_full_precision
-def _scan_backward(dy, borders, u, delta, A, B, C, D, delta_bias, delta_softplus, implementation):
     tensors = (u, delta, A, B, C, D, delta_bias)
     if implementation in COMPILED:
         problem = _scan_problem(*tensors, delta_softplus)
@@ -181,6 +180,7 @@ def _on_device(numbers, device):
 
 
 @torch.library.custom_op("selective_scan::cross_scan", mutates_args=())
+@_full_precision
 def cross_scan(
     u: Tensor,
     x_proj_weight: Tensor,
@@ -194,15 +194,6 @@ def cross_scan(
     implementation: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    return _cross_scan(
-        u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, implementation, keep
-    )
-
-
-@_full_precision
-def _cross_scan(
-    u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, implementation, keep
-):
     problem, _ = _cross_problem(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners)
     borders = _new_borders(u, implementation, keep, *problem.sizes)
     y = COMPILED[implementation].forward(problem, borders if keep else None)
@@ -219,6 +210,7 @@ def _(
 
 
 @torch.library.custom_op("selective_scan::cross_scan_backward", mutates_args=())
+@_full_precision
 def cross_scan_backward(
     dy: Tensor,
     borders: Tensor,
@@ -233,37 +225,6 @@ def cross_scan_backward(
     exact_limbs: bool,
     implementation: str,
 ) -> list[Tensor]:
-    return _cross_scan_backward(
-        dy,
-        borders,
-        u,
-        x_proj_weight,
-        dt_projs_weight,
-        dt_projs_bias,
-        A,
-        D,
-        directions,
-        limb_partners,
-        exact_limbs,
-        implementation,
-    )
-
-
-@_full_precision
-def _cross_scan_backward(
-    dy,
-    borders,
-    u,
-    x_proj_weight,
-    dt_projs_weight,
-    dt_projs_bias,
-    A,
-    D,
-    directions,
-    limb_partners,
-    exact_limbs,
-    implementation,
-):
     weights = (x_proj_weight, dt_projs_weight, dt_projs_bias, A, D)
     problem, weight = _cross_problem(u, *weights, directions, limb_partners)
     dy = dy.to(problem.u.dtype).contiguous().view(problem.u.shape)
@@ -276,13 +237,13 @@ def _cross_scan_backward(
     dinputs = found["u"].view(2, -1, rows)
     dweight = torch.empty_like(weight, dtype=torch.float32)
     for half in range(min(2, len(directions))):
-        input = problem.u.view(u.shape)
+        inputs = problem.u.view(u.shape)
         if problem.limbs[half]:
-            input = input + input.index_select(2, problem.partners)
-        input = input.view(-1, rows).float()
+            inputs = inputs + inputs.index_select(2, problem.partners)
+        inputs = inputs.view(-1, rows).float()
         for k in range(half, len(directions), 2):
             dinputs[half].addmm_(dfactors[k], weight[k].float())
-            torch.mm(dfactors[k].T, input, out=dweight[k])
+            torch.mm(dfactors[k].T, inputs, out=dweight[k])
     du = _total(dinputs[: len(directions)]).view(u.shape)
     if exact_limbs and any(problem.limbs):
         through_partners = sum(dinputs[half] for half in range(min(2, len(directions))) if problem.limbs[half]).view(

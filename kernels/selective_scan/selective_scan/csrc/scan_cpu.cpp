@@ -440,6 +440,15 @@ extern "C" {
 
 int64_t selective_scan_abi() { return ABI; }
 
+// Whether it was compiled with OpenMP, without which it uses one thread.
+int64_t selective_scan_openmp() {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 // `borders` is (batch, directions, blocks of lanes, chunks, MAX_STATES, lanes).
 int64_t selective_scan_lanes() { return LANES; }
 int64_t selective_scan_chunk() { return CHUNK; }

@@ -1,0 +1,19 @@
+"""Stochastic depth (Huang et al., arXiv 1603.09382) that does not compute what it drops."""
+
+import torch
+
+
+def add_branch(x, branch, rate, training):
+    """x + branch(x), x (B, ...); in training each clip of the batch goes without its branch with probability `rate`.
+
+    The branches that stay are scaled by 1 / (1 - rate). Which ones they are is drawn on the CPU on every device: no
+    GPU is waited for. A batch that loses all goes through the branch as an empty one, so that gradients are 0, not None.
+    """
+    if not training or not rate:
+        return x + branch(x)
+    scale = 1 / (1 - rate)
+    kept = torch.empty(len(x)).bernoulli_(1 - rate).nonzero().squeeze(1)
+    if len(kept) == len(x):
+        return x.add(branch(x), alpha=scale)
+    kept = kept.to(x.device)
+    return x.index_add(0, kept, branch(x.index_select(0, kept)).to(x.dtype), alpha=scale)
