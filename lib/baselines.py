@@ -3,34 +3,41 @@
 import numpy as np
 
 from lib.data.skeleton import JOINTS, ROOT
-
-_BLOCK = 65536  # rows at a time, so that a full-size data set needs no copy in float64
+from lib.data.store import BLOCK
 
 
 def mean_pose_predictions(reader):
     """The mean root-relative training pose in mm, for every frame of every test clip: (clips, F, 17, 3), normalised."""
-    mean = _root_relative(reader.rows("train", "joints_2.5d_image")).mean(0, dtype=np.float64)
+    total = np.zeros((len(JOINTS), 3))
+    for rows in _blocks(reader, "train"):
+        total += _root_relative(reader.rows("train", "joints_2.5d_image", rows)).sum(0, dtype=np.float64)
+    mean = total / reader.count("train")
     width, _ = reader.read_hw("test")
     unit = reader.rows("test", "2.5d_factor") * width / 2  # mm of one normalised unit, each row
     _, clips = reader.get_split_id()
-    return (mean / unit[:, None, None]).astype(np.float32)[clips]
+    return mean.astype(np.float32) / unit.astype(np.float32)[clips][..., None, None]
 
 
 def linear_predictions(reader):
     """Least-squares poses from the 17 keypoints of the same frame, fitted on the training rows: (clips, F, 17, 3)."""
-    inputs, targets = _features(reader.read_2d("train")), _root_relative(reader.read_3d("train"))
-    targets = targets.reshape(len(targets), -1)
-    gram = np.zeros((inputs.shape[1], inputs.shape[1]))
-    moment = np.zeros((inputs.shape[1], targets.shape[1]))
-    for start in range(0, len(inputs), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        block = inputs[rows].astype(np.float64)
-        gram += block.T @ block
-        moment += block.T @ targets[rows]
+    size = 2 * len(JOINTS) + 1
+    gram, moment = np.zeros((size, size)), np.zeros((size, 3 * len(JOINTS)))
+    for rows in _blocks(reader, "train"):
+        inputs = _features(reader.read_2d("train", rows)).astype(np.float64)
+        gram += inputs.T @ inputs
+        moment += inputs.T @ _root_relative(reader.read_3d("train", rows)).reshape(len(rows), -1)
     weights = np.linalg.lstsq(gram, moment, rcond=None)[0]
     _, clips = reader.get_split_id()
-    poses = (_features(reader.read_2d("test")) @ weights).astype(np.float32)
-    return poses.reshape(-1, len(JOINTS), 3)[clips]
+    poses = np.empty((reader.count("test"), len(JOINTS), 3), np.float32)
+    for rows in _blocks(reader, "test"):
+        poses[rows] = (_features(reader.read_2d("test", rows)) @ weights).reshape(len(rows), -1, 3)
+    return poses[clips]
+
+
+def _blocks(reader, split):
+    """Row numbers of a part, some at a time, so that a full-size data set needs little memory."""
+    for start in range(0, reader.count(split), BLOCK):
+        yield np.arange(start, min(start + BLOCK, reader.count(split)))
 
 
 def _features(keypoints):
@@ -40,4 +47,4 @@ def _features(keypoints):
 
 
 def _root_relative(poses):
-    return poses - poses[:, ROOT, None]
+    return poses - poses[..., ROOT, None, :]

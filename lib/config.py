@@ -67,6 +67,7 @@ class Config(BaseModel):
     num_joints: Count = 17
     no_conf: bool = True
     gt_2d: bool = False
+    num_workers: int = Field(1, ge=0)  # threads that read training clips ahead
 
     # Loss
     lambda_3d: Weight = 1.0

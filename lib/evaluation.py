@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from lib.baselines import linear_predictions, mean_pose_predictions
 from lib.data.dataset import network_input
-from lib.data.skeleton import ROOT, flip
+from lib.data.skeleton import JOINTS, ROOT, flip
 from lib.errors import TrainingStopped
 from lib.metrics import Scores, evaluate_h36m
 
@@ -37,12 +37,12 @@ def predict(model, reader, config, device):
     """Normalised poses of the reader's test clips: (clips, F, 17, 3) NumPy, mirrored and averaged if `flip`."""
     model.eval()
     _, clips = reader.get_split_id()
-    inputs, targets = reader.read_2d("test"), reader.read_3d("test")
-    predictions = np.empty((*clips.shape, *targets.shape[1:]), np.float32)
+    predictions = np.empty((*clips.shape, len(JOINTS), 3), np.float32)
     starts = range(0, len(clips), config.batch_size)
     for start in tqdm(starts, desc="evaluating", unit="batch", leave=False, disable=None):
         rows = clips[start : start + config.batch_size]
-        x = network_input(torch.from_numpy(inputs[rows]), torch.from_numpy(targets[rows]), config)
+        inputs, targets = (torch.from_numpy(read("test", rows)) for read in (reader.read_2d, reader.read_3d))
+        x = network_input(inputs, targets, config)
         x = x.to(device)
         y = model(x)
         if config.flip:

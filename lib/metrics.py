@@ -7,6 +7,8 @@ import numpy as np
 from lib.data.h36m import EXCLUDED_SOURCES
 from lib.data.skeleton import ROOT
 
+_BLOCK = 65536  # frames scored at a time
+
 
 class Errors(NamedTuple):
     """Mean errors in mm: `mpjpe` (protocol 1), `p_mpjpe` (protocol 2)."""
@@ -69,32 +71,39 @@ def evaluate_h36m(predictions, reader, rootrel=True):
         ValueError: shapes do not fit, or no frame is left to score.
     """
     _, clips = reader.get_split_id()
-    sources = reader.rows("test", "source").astype(str)
-    excluded = [np.char.startswith(sources[clips[:, 0]], name) for name in EXCLUDED_SOURCES]
-    kept = ~np.any(excluded, axis=0)
-    if not kept.any():
+    sources = reader.rows("test", "source", clips[:, 0])
+    kept = np.flatnonzero(~np.any([np.char.startswith(sources, name) for name in EXCLUDED_SOURCES], axis=0))
+    if not len(kept):
         raise ValueError("reader: no test clip is left outside the excluded sources")
-    predictions = np.array(predictions).reshape(*clips.shape, 17, 3)
-    if rootrel:
-        predictions[:, :, ROOT] = 0
-    poses = reader.denormalize(predictions)[kept].reshape(-1, 17, 3)
-    frames = clips[kept].ravel()
+    predictions = np.asarray(predictions).reshape(*clips.shape, 17, 3)
+    total, count = np.zeros((2, reader.count("test"))), np.zeros(reader.count("test"))
+    for chosen in np.array_split(kept, -(-len(kept) * clips.shape[1] // _BLOCK)):
+        frames, errors = _errors(predictions[chosen], reader, chosen, rootrel)
+        np.add.at(count, frames, 1)
+        for sums, values in zip(total, errors):
+            np.add.at(sums, frames, values)
 
-    factor = reader.rows("test", "2.5d_factor")[frames].astype(np.float64)
-    predicted = _root_relative(poses * factor[:, None, None])
-    target = _root_relative(reader.rows("test", "joints_2.5d_image")[frames].astype(np.float64))
-    counted = _last_of_each_frame(clips[kept])
-    errors = np.stack([mpjpe(predicted, target), p_mpjpe(predicted, target)])[:, counted]
-    frames = frames[counted]
-
-    per_frame = _mean_by(frames, errors, len(sources))
-    covered = np.flatnonzero(np.bincount(frames, minlength=len(sources)))
-    names, action = np.unique(reader.rows("test", "action").astype(str)[covered], return_inverse=True)
-    per_action = _mean_by(action, per_frame[:, covered], len(names))
+    covered = np.flatnonzero(count)
+    names, action = np.unique(reader.rows("test", "action", covered), return_inverse=True)
+    per_action = _mean_by(action, total[:, covered] / count[covered], len(names))
     return Scores(
         *map(float, per_action.mean(1)),
         {name: Errors(*map(float, values)) for name, values in zip(names.tolist(), per_action.T)},
     )
+
+
+def _errors(predictions, reader, chosen, rootrel):
+    """Row numbers (n,) of the frames of some test clips, and MPJPE and P-MPJPE of each in mm (2, n)."""
+    clips = reader.get_split_id()[1][chosen]
+    if rootrel:
+        predictions[:, :, ROOT] = 0
+    counted = _last_of_each_frame(clips)
+    frames = clips.ravel()[counted]
+    poses = reader.denormalize(predictions, chosen).reshape(-1, 17, 3)[counted]
+    factor = reader.rows("test", "2.5d_factor", frames).astype(np.float64)
+    predicted = _root_relative(poses * factor[:, None, None])
+    target = _root_relative(reader.rows("test", "joints_2.5d_image", frames).astype(np.float64))
+    return frames, np.stack([mpjpe(predicted, target), p_mpjpe(predicted, target)])
 
 
 def _root_relative(poses):

@@ -61,14 +61,15 @@ def skeletons(predictions, reader, path, count=4):
     chosen = np.linspace(0, len(clips) - 1, 2 * count + 1).astype(int)[1::2]
     middle = clips.shape[1] // 2
     rows = clips[chosen, middle]
-    keypoints, targets = reader.read_2d("test")[rows], reader.read_3d("test")[rows]
+    keypoints, targets = reader.read_2d("test", rows), reader.read_3d("test", rows)
+    names = zip(reader.rows("test", "source", rows), reader.rows("test", "action", rows))
     figure = plt.figure(figsize=(3.2 * count, 6.6), layout="constrained")
-    for column, (clip, row) in enumerate(zip(chosen, rows)):
+    for column, (clip, (source, action)) in enumerate(zip(chosen, names)):
         flat = figure.add_subplot(2, count, column + 1)
         _draw(flat, keypoints[column, :, :2])
         flat.set(aspect="equal", xticks=[], yticks=[])
         flat.invert_yaxis()
-        flat.set_title(f"{reader.rows('test', 'source')[row]}\n{reader.rows('test', 'action')[row]}", fontsize=8)
+        flat.set_title(f"{source}\n{action}", fontsize=8)
         solid = figure.add_subplot(2, count, count + column + 1, projection="3d")
         true, predicted = (pose - pose[ROOT] for pose in (targets[column], predictions[clip, middle]))
         _draw(solid, _upright(true), color=_TRUE, linewidth=4)

@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from lib import checkpoint as files
 from lib.data.dataset import (
+    TrainingBatches,
     flip_half,
     network_input,
-    training_batches,
     training_clips,
     training_target,
 )
@@ -40,7 +40,7 @@ def train(model, reader, config, folder, run, device, resume=None):
     """
     dataset, origin = training_clips(config, reader)
     log.info("training clips: %s", origin)
-    batches = training_batches(dataset, config.batch_size)
+    batches = TrainingBatches(dataset, config.batch_size, config.num_workers)
     trained = _trained_parameters(model, config.partial_train)
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     done, lr, best, history = 0, config.learning_rate, math.inf, []

@@ -11,6 +11,7 @@ from lib.data.clips import split_clips
 from lib.data.h36m import DataReaderH36M
 from lib.data.pickles import load_arrays
 from lib.data.skeleton import flip
+from lib.data.store import Runs
 from lib.errors import UserError
 from lib.metrics import evaluate_h36m, mpjpe, p_mpjpe
 
@@ -50,7 +51,8 @@ def read(tmp_path, dataset):
 def test_clip_indices_are_the_published_ones():
     with np.load(PARITY / "clips.npz") as published:
         np.random.seed(int(published["numpy_seed"]))
-        clips = split_clips(published["source"], int(published["n_frames"]), int(published["stride"]))
+        runs = Runs.of_rows(*[published["source"]] * 3)
+        clips = split_clips(runs, int(published["n_frames"]), int(published["stride"]))
         np.testing.assert_array_equal(clips, published["clips"])
 
 
@@ -155,7 +157,7 @@ def test_confidence_may_be_missing_or_have_one_channel(tmp_path, dataset):
         (lambda d: d["train"].pop("2.5d_factor"), "'train' lacks '2.5d_factor'"),
         (lambda d: d["test"].update(joint_2d=d["test"]["joint_2d"][1:]), r"test\['joint_2d'\] has shape"),
         (lambda d: d["test"]["joint3d_image"].__setitem__((7, 3, 1), np.nan), r"is not finite in row 7"),
-        (lambda d: d["train"]["camera_name"].__setitem__(5, "999"), "has '999', whose picture size"),
+        (lambda d: d["train"]["camera_name"].__setitem__(5, "999"), "has '999' in row 5, whose picture size"),
         (lambda d: d["train"].update(confidence=np.full(640, "x")), "shape|expected numbers"),
         (lambda d: d["train"].update({"2.5d_factor": np.full(640, "x")}), "expected numbers"),
     ],

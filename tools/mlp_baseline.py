@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, run
 from lib.config import load_config
-from lib.data.dataset import flip_half, network_input, training_batches, training_clips, training_target
+from lib.data.dataset import TrainingBatches, flip_half, network_input, training_clips, training_target
 from lib.data.h36m import DataReaderH36M
 from lib.evaluation import predict, score
 from lib.losses import mpjpe
@@ -60,7 +60,7 @@ def main():
         dt_file=config.dt_file,
     )
     model = FrameMLP(config.num_joints, options.width, options.layers)
-    batches = training_batches(training_clips(config, reader)[0], options.batch)
+    batches = TrainingBatches(training_clips(config, reader)[0], options.batch)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
     steps = options.epochs * len(batches)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, steps)

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def split_clips(sources, n_frames, stride):
+def split_clips(runs, n_frames, stride):
     """Row numbers of clips that never cross a source.
 
     A source gives clips of `n_frames` rows that start every `stride` rows. One shorter than a clip is
@@ -11,28 +11,26 @@ def split_clips(sources, n_frames, stride):
     published reader ends before it gets there, and published numbers depend on it.
 
     Args:
-        sources: (n,) name of the recording of each row.
+        runs: `Runs` of the rows; those that follow each other with the same source count as one.
         n_frames: rows of a clip.
         stride: rows between the starts of clips.
 
     Returns:
         (clips, n_frames) int64.
     """
-    sources = np.asarray(sources)
-    if len(sources) == 0:
-        return np.empty((0, n_frames), np.int64)
-    borders = np.flatnonzero(sources[1:] != sources[:-1]) + 1
+    first = np.flatnonzero(np.r_[len(runs.source) > 0, runs.source[1:] != runs.source[:-1]])
+    borders = np.r_[runs.start[first], runs.count]
     clips = []
     covered = set()
-    for start, end in zip(np.r_[0, borders], np.r_[borders, len(sources)]):
+    for source, start, end in zip(runs.source[first].tolist(), borders[:-1], borders[1:]):
         starts = np.arange(start, end - n_frames + 1, stride)
         if len(starts):
             clips.append(starts[:, None] + np.arange(n_frames))
-        elif end < len(sources) and sources[start] not in covered:
+        elif end < runs.count and source not in covered:
             clips.append(start + _resample(end - start, n_frames)[None])
         else:
             continue
-        covered.add(sources[start])
+        covered.add(source)
     return np.concatenate(clips) if clips else np.empty((0, n_frames), np.int64)
 
 

@@ -1,10 +1,12 @@
 """Training clips as batches of tensors, from a reader's rows or from published clip files."""
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, Dataset, RandomSampler
 
 from lib.data.pickles import load_arrays
 from lib.data.skeleton import JOINTS, ROOT, flip
@@ -12,16 +14,15 @@ from lib.errors import UserError
 
 
 class RowClips(Dataset):
-    """Clips cut on the fly from rows: a frame that many clips share is stored once.
+    """A reader's clips, cut on the fly: a frame that many clips share is stored once.
 
     Args:
-        inputs: (n, J, 2 or 3) float32.
-        targets: (n, J, 3) float32.
-        clips: (m, F) row numbers.
+        reader: a `DataReaderH36M`, say: its `read_2d` and `read_3d` give rows by number.
+        clips: (m, F) row numbers of its training part.
     """
 
-    def __init__(self, inputs, targets, clips):
-        self.inputs, self.targets, self.clips = inputs, targets, clips
+    def __init__(self, reader, clips):
+        self.reader, self.clips = reader, clips
 
     def __len__(self):
         return len(self.clips)
@@ -29,7 +30,9 @@ class RowClips(Dataset):
     def __getitem__(self, indices):
         """A list of clip numbers -> input (B, F, J, 2 or 3), target (B, F, J, 3)."""
         rows = self.clips[indices]
-        return torch.from_numpy(self.inputs[rows]), torch.from_numpy(self.targets[rows])
+        return torch.from_numpy(self.reader.read_2d("train", rows)), torch.from_numpy(
+            self.reader.read_3d("train", rows)
+        )
 
 
 class FileClips(Dataset):
@@ -78,14 +81,38 @@ def training_clips(config, reader):
         raise UserError(
             f"{reader.path}: no training source is {config.clip_len} frames long; set clip_len or sample_stride"
         )
-    dataset = RowClips(reader.read_2d("train"), reader.read_3d("train"), clips)
-    return dataset, f"{len(clips)} clips cut from {reader.path}"
+    return RowClips(reader, clips), f"{len(clips)} clips cut from {reader.path}"
 
 
-def training_batches(dataset, batch_size):
-    """Shuffled batches of a data set; the last one may be smaller."""
-    sampler = BatchSampler(RandomSampler(dataset), batch_size, drop_last=False)
-    return DataLoader(dataset, sampler=sampler, batch_size=None)
+class TrainingBatches:
+    """Shuffled batches of a data set, in a new order every time; the last one may be smaller.
+
+    Threads read ahead: NumPy and files let them run beside training, and unlike processes they share its memory (a
+    process of its own that has loaded PyTorch takes 500 MB). What is random is drawn by who iterates, so that it
+    does not depend on them.
+    """
+
+    def __init__(self, dataset, batch_size, workers=0):
+        self.dataset, self.workers = dataset, workers
+        self.sampler = BatchSampler(RandomSampler(dataset), batch_size, drop_last=False)
+
+    def __len__(self):
+        return len(self.sampler)
+
+    def __iter__(self):
+        if not self.workers:
+            yield from map(self.dataset.__getitem__, self.sampler)
+            return
+        pool, coming = ThreadPoolExecutor(self.workers, "clips"), deque()
+        try:
+            for indices in self.sampler:
+                coming.append(pool.submit(self.dataset.__getitem__, indices))
+                if len(coming) > 2 * self.workers:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def network_input(inputs, targets, config):

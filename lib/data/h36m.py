@@ -1,5 +1,6 @@
 """Human3.6M in the preprocessed layout that the field shares, and anything else stored that way."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,11 @@ import numpy as np
 from lib.data.clips import split_clips
 from lib.data.pickles import load_arrays
 from lib.data.skeleton import JOINTS
+from lib.data.store import INDEX, SUFFIX, Part, Runs, blocks_of, checksum, open_store, provenance_of, writing
 from lib.errors import UserError, describe
+from lib.files import require_file
+
+log = logging.getLogger(__name__)
 
 CAMERA_SIZES = {  # camera name: width, height in px
     "54138969": (1000, 1002),
@@ -20,7 +25,15 @@ CAMERA_SIZES = {  # camera name: width, height in px
 EXCLUDED_SOURCES = ("s_09_act_05_subact_02", "s_09_act_10_subact_02", "s_09_act_13_subact_01")
 
 _JOINT_ROWS = {"joint_2d": 2, "joint3d_image": 3, "joints_2.5d_image": 3}
-_NAME_ROWS = ("camera_name", "action", "source")
+_NAME_ROWS = {"camera_name": "camera", "action": "action", "source": "source"}  # key: field of `Runs`
+
+_STORED = {  # key: type and shape of a row in a store
+    "joint_2d": ("f4", (17, 2)),
+    "confidence": ("f4", (17,)),
+    "joint3d_image": ("f4", (17, 3)),
+    "joints_2.5d_image": ("f4", (17, 3)),
+    "2.5d_factor": ("f8", ()),
+}
 
 _HINT = (
     "; put the preprocessed Human3.6M file there or set dt_root and dt_file; "
@@ -29,21 +42,23 @@ _HINT = (
 
 
 class DataReaderH36M:
-    """Clips of normalised keypoints and poses from one pickle in Human3.6M's preprocessed layout.
+    """Clips of normalised keypoints and poses from a data set in Human3.6M's preprocessed layout.
 
-    The file is dict(train=..., test=...) of per-row arrays: `joint_2d` (n, 17, 2) px, `confidence` (n, 17)
+    It is a pickle, dict(train=..., test=...) of per-row arrays: `joint_2d` (n, 17, 2) px, `confidence` (n, 17)
     or (n, 17, 1) or missing, `joint3d_image` (n, 17, 3) px with depth in the same scale,
-    `joints_2.5d_image` (n, 17, 3) mm, `2.5d_factor` (n,) mm per px, `camera_name`, `action`, `source` (n,).
+    `joints_2.5d_image` (n, 17, 3) mm, `2.5d_factor` (n,) mm per px, `camera_name`, `action`, `source` (n,); or the
+    store (`lib.data.store`) that `convert` made of one, which takes no memory. A store that lies beside the pickle
+    is read in its place if it is not older.
 
     Args:
         n_frames: frames of a clip.
         sample_stride: every how manyth row is read.
         data_stride_train, data_stride_test: rows between the starts of clips, after `sample_stride`.
         read_confidence: whether inputs carry confidence as a third channel (1 where the file has none).
-        dt_root, dt_file: folder and name of the pickle.
+        dt_root, dt_file: folder and name of the pickle or store.
 
     Raises:
-        UserError: the file is missing, unreadable, or not in this layout; names the key and row.
+        UserError: the data are missing, unreadable, or not in this layout; names the key and row.
     """
 
     def __init__(
@@ -56,50 +71,57 @@ class DataReaderH36M:
         dt_root="data/motion3d",
         dt_file="h36m_sh_conf_cam_source_final.pkl",
     ):
-        self.path = Path(dt_root) / dt_file
+        self.path = _store_or_pickle(Path(dt_root) / dt_file)
         self.n_frames = n_frames
         self.sample_stride = sample_stride
         self.data_stride = {"train": data_stride_train, "test": data_stride_test}
         self.read_confidence = read_confidence
-        self.dt_dataset = load_arrays(self.path, _HINT)
-        try:
-            _check_layout(self.path, self.dt_dataset)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{self.path}: is not in Human3.6M's layout ({describe(error)})") from error
+        self.parts = _open(self.path)
+        self._runs = {split: self.parts[split].runs.every(sample_stride) for split in ("train", "test")}
         self._split_id = None
 
-    def rows(self, split, key):
-        """The file's array `key` of "train" or "test", one entry per row that is read."""
-        return np.asarray(self.dt_dataset[split][key])[:: self.sample_stride]
+    def rows(self, split, key, rows=None):
+        """Entries of array `key` of "train" or "test": all that are read, or those of numbers `rows` (any shape)."""
+        part, runs = self.parts[split], self._runs[split]
+        if key in _NAME_ROWS:
+            names = getattr(runs, _NAME_ROWS[key])
+            return np.repeat(names, np.diff(runs.start)) if rows is None else names[runs.number(rows)]
+        if rows is None:
+            return part.arrays[key][:: self.sample_stride]
+        return part.arrays[key][np.asarray(rows) * self.sample_stride]
 
-    def read_2d(self, split):
-        """Normalised keypoints (n, 17, 2) float32, or (n, 17, 3) with confidence."""
-        width, height = self.read_hw(split)
-        keypoints = _normalize(self.rows(split, "joint_2d")[..., :2].astype(np.float32), width, height)
+    def count(self, split):
+        """Rows of "train" or "test" that are read."""
+        return self._runs[split].count
+
+    def read_2d(self, split, rows=None):
+        """Normalised keypoints (n, 17, 2) float32, or (n, 17, 3) with confidence; of `rows` (...): (..., 17, 2 or 3)."""
+        width, height = self.read_hw(split, rows)
+        keypoints = _normalize(self.rows(split, "joint_2d", rows)[..., :2].astype(np.float32), width, height)
         if not self.read_confidence:
             return keypoints
-        confidence = np.ones((*keypoints.shape[:2], 1), np.float32)
-        if "confidence" in self.dt_dataset[split]:
-            confidence[:] = self.rows(split, "confidence").reshape(confidence.shape)
+        confidence = np.ones((*keypoints.shape[:-1], 1), np.float32)
+        if "confidence" in self.parts[split].arrays:
+            confidence[:] = self.rows(split, "confidence", rows).reshape(confidence.shape)
         return np.concatenate([keypoints, confidence], axis=-1)
 
-    def read_3d(self, split):
-        """Normalised poses (n, 17, 3) float32."""
-        width, height = self.read_hw(split)
-        return _normalize(self.rows(split, "joint3d_image").astype(np.float32), width, height)
+    def read_3d(self, split, rows=None):
+        """Normalised poses (n, 17, 3) float32; of `rows` (...): (..., 17, 3)."""
+        width, height = self.read_hw(split, rows)
+        return _normalize(self.rows(split, "joint3d_image", rows).astype(np.float32), width, height)
 
-    def read_hw(self, split):
-        """Width and height (n,) float32 in px of each row's picture."""
-        names, row = np.unique(self.rows(split, "camera_name").astype(str), return_inverse=True)
-        sizes = np.array([CAMERA_SIZES[name] for name in names], np.float32)[row]
-        return sizes[:, 0], sizes[:, 1]
+    def read_hw(self, split, rows=None):
+        """Width and height float32 in px of each row's picture, (n,) or like `rows`."""
+        runs = self._runs[split]
+        sizes = np.array([CAMERA_SIZES[name] for name in runs.camera], np.float32).reshape(-1, 2)
+        sizes = np.repeat(sizes, np.diff(runs.start), axis=0) if rows is None else sizes[runs.number(rows)]
+        return sizes[..., 0], sizes[..., 1]
 
     def get_split_id(self):
         """Row numbers of the clips: train (m, n_frames), test (k, n_frames). Drawn once, train first."""
         if self._split_id is None:
             self._split_id = tuple(
-                split_clips(self.rows(split, "source"), self.n_frames, self.data_stride[split])
-                for split in ("train", "test")
+                split_clips(self._runs[split], self.n_frames, self.data_stride[split]) for split in ("train", "test")
             )
         return self._split_id
 
@@ -107,24 +129,26 @@ class DataReaderH36M:
         """Normalised clips: train input, test input (.., n_frames, 17, 2 or 3), train label, test label (.., 17, 3)."""
         train, test = self.get_split_id()
         return (
-            self.read_2d("train")[train],
-            self.read_2d("test")[test],
-            self.read_3d("train")[train],
-            self.read_3d("test")[test],
+            self.read_2d("train", train),
+            self.read_2d("test", test),
+            self.read_3d("train", train),
+            self.read_3d("test", test),
         )
 
-    def denormalize(self, test_data):
+    def denormalize(self, test_data, chosen=slice(None)):
         """Test clips back to px: (k, n_frames, 17, 3), in the scale of each clip's first frame.
+
+        chosen: which test clips they are; all.
 
         Raises:
             ValueError: `test_data` does not have one pose for each frame of each test clip.
         """
-        _, clips = self.get_split_id()
+        clips = self.get_split_id()[1][chosen]
         shape = (*clips.shape, len(JOINTS), 3)
         test_data = np.asarray(test_data)
         if test_data.size != np.prod(shape):
             raise ValueError(f"test_data: expected {shape}, got {test_data.shape}")
-        width, height = (size[clips[:, 0]][:, None, None, None] for size in self.read_hw("test"))
+        width, height = (size[:, None, None, None] for size in self.read_hw("test", clips[:, 0]))
         data = test_data.reshape(shape)
         offset = np.concatenate([np.ones_like(width, np.float64), height.astype(float) / width], -1)
         pixels = np.empty(shape, np.float32)
@@ -133,9 +157,91 @@ class DataReaderH36M:
         return pixels
 
 
+def convert(source, target=None, progress=lambda arrays: arrays):
+    """Writes the store of a pickle in Human3.6M's layout, unless it is there and made of just this file.
+
+    Arrays are stored as float32, `2.5d_factor` as float64.
+
+    Args:
+        source: the pickle.
+        target: folder of the store; beside the pickle by default.
+        progress: wraps the list of (part, key) to write, `tqdm` say.
+
+    Returns:
+        The store's folder, and whether it was written.
+
+    Raises:
+        UserError: the pickle is missing, unreadable or not in this layout (names key and row), or the store cannot
+            be written; an earlier store is untouched then.
+    """
+    source = require_file(source, _HINT)
+    target = Path(target) if target else source.with_suffix(SUFFIX)
+    provenance = {
+        "made_by": "lib.data.h36m.convert",
+        "of": source.name,
+        "bytes": source.stat().st_size,
+        "sha256": checksum(source),
+    }
+    if provenance_of(target) == provenance:
+        (target / INDEX).touch()  # newer than the pickle again, if that was copied
+        return target, False
+    parts = _open_pickle(source)
+    with writing(target, provenance, CAMERA_SIZES) as writer:
+        for split, part in parts.items():
+            writer.part(split, part.runs)
+        for split, key in progress([(split, key) for split, part in parts.items() for key in part.arrays]):
+            dtype, shape = _STORED[key]
+            writer.array(split, key, dtype, shape, blocks_of(parts[split].arrays[key], shape))
+    return target, True
+
+
+def _store_or_pickle(path):
+    """The store to read for a path of either."""
+    if path.suffix == SUFFIX or (path / INDEX).is_file():
+        return path
+    store = path.with_suffix(SUFFIX)
+    if not (store / INDEX).is_file():
+        return path
+    if path.is_file() and (
+        path.stat().st_mtime > (store / INDEX).stat().st_mtime
+        or open_store(store).provenance.get("bytes") != path.stat().st_size
+    ):
+        log.warning("%s: is not of the present %s, which is read instead; convert it again", store, path.name)
+        return path
+    return store
+
+
+def _open(path):
+    """{"train": `Part`, "test": `Part`} of a pickle or store."""
+    if path.suffix != SUFFIX and not path.is_dir():
+        return _open_pickle(path)
+    store = open_store(path)
+    for split in ("train", "test"):
+        missing = [key for key in _STORED if key not in getattr(store.parts.get(split), "arrays", {})]
+        if set(missing) - {"confidence"}:
+            raise UserError(f"{path}: {split!r} lacks {missing[0]!r}; it is not a store of Human3.6M's layout")
+        _check_cameras(path, split, store.parts[split].runs)
+    return store.parts
+
+
+def _open_pickle(path):
+    dataset = load_arrays(path, _HINT)
+    try:
+        _check_layout(path, dataset)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: is not in Human3.6M's layout ({describe(error)})") from error
+    parts = {}
+    for split in ("train", "test"):
+        runs = Runs.of_rows(*(dataset[split][key] for key in ("source", "camera_name", "action")))
+        _check_cameras(path, split, runs)
+        arrays = {key: np.asarray(dataset[split][key]) for key in _STORED if key in dataset[split]}
+        parts[split] = Part(arrays, runs)
+    return parts
+
+
 def _normalize(points, width, height):
-    """px -> units of half the picture's width, x and y from its centre; points (n, J, 2 or 3), float32."""
-    width, height = width[:, None, None], height[:, None, None]
+    """px -> units of half the picture's width, x and y from its centre; points (..., J, 2 or 3), float32."""
+    width, height = width[..., None, None], height[..., None, None]
     points = points / width * 2
     offset = np.concatenate([np.ones_like(width, np.float64), height.astype(float) / width], -1)
     points[..., :2] = points[..., :2] - offset
@@ -165,12 +271,15 @@ def _check_layout(path, dataset):
             if not np.isfinite(rows.sum(dtype=np.float64)):
                 bad = np.flatnonzero(~np.isfinite(rows.reshape(count, -1)).all(1))
                 raise UserError(f"{path}: {split}[{key!r}] is not finite in row {bad[0]}")
-        for camera in np.unique(np.asarray(part["camera_name"]).astype(str)).tolist():
-            if camera not in CAMERA_SIZES:
-                raise UserError(
-                    f"{path}: {split}['camera_name'] has {camera!r}, whose picture size is unknown; "
-                    f"known are {', '.join(CAMERA_SIZES)}"
-                )
+
+
+def _check_cameras(path, split, runs):
+    unknown = np.flatnonzero(~np.isin(runs.camera, list(CAMERA_SIZES)))
+    if len(unknown):
+        raise UserError(
+            f"{path}: {split}['camera_name'] has '{runs.camera[unknown[0]]}' in row {runs.start[unknown[0]]}, whose "
+            f"picture size is unknown; known are {', '.join(CAMERA_SIZES)}"
+        )
 
 
 def _expected_shapes(key, count):

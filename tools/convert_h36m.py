@@ -1,0 +1,56 @@
+"""Writes the store of a preprocessed Human3.6M pickle: plain arrays that memory-map, read in its place from then on.
+
+python tools/convert_h36m.py              # data/motion3d/h36m_sh_conf_cam_source_final.{pkl -> store}
+python tools/convert_h36m.py --clips      # also the published folder of pickles, one a clip
+"""
+
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib.cli import Parser, run
+from lib.data.clip_files import write_clip_files
+from lib.data.h36m import DataReaderH36M, convert
+from lib.data.store import check_store
+from lib.errors import UserError
+
+
+def bar(doing, unit):
+    return lambda items: tqdm(items, desc=doing, unit=unit, disable=None)
+
+
+def main():
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dt-root", metavar="DIR", default="data/motion3d", help="default: %(default)s")
+    parser.add_argument(
+        "--dt-file", metavar="FILE", default="h36m_sh_conf_cam_source_final.pkl", help="default: %(default)s"
+    )
+    parser.add_argument("--out", metavar="DIR", help="the store's folder (default: beside the pickle, *.store)")
+    parser.add_argument("--check", action="store_true", help="compare the store with its checksums")
+    parser.add_argument("--clips", action="store_true", help="write the published folder of clips as well")
+    parser.add_argument(
+        "--clips-out", metavar="DIR", default="data/motion3d/MB3D_f243s81/H36M-SH", help="default: %(default)s"
+    )
+    parser.add_argument("--clip-len", type=int, default=243, help="frames of a clip (default: %(default)s)")
+    parser.add_argument("--data-stride", type=int, default=81, help="between training clips (default: %(default)s)")
+    options = parser.parse()
+    if options.clip_len < 1 or options.data_stride < 1:
+        raise UserError("--clip-len, --data-stride: at least 1")
+    store, written = convert(Path(options.dt_root, options.dt_file), options.out, bar("arrays", "array"))
+    print(f"{store}: {'written' if written else 'is up to date'}")
+    if options.check:
+        check_store(store, bar("checksums", "file"))
+        print(f"{store}: every checksum is right")
+    if options.clips:
+        reader = DataReaderH36M(
+            options.clip_len, 1, options.data_stride, options.clip_len, dt_root=store.parent, dt_file=store.name
+        )
+        counts = write_clip_files(reader, options.clips_out, bar("clips", "clip"))
+        print(f"{options.clips_out}: " + ", ".join(f"{count} clips in {split}" for split, count in counts.items()))
+
+
+if __name__ == "__main__":
+    run(main)
