@@ -10,12 +10,10 @@ def mean_pose_predictions(reader):
     """The mean root-relative training pose in mm, for every frame of every test clip: (clips, F, 17, 3), normalised."""
     total = np.zeros((len(JOINTS), 3))
     for rows in _blocks(reader, "train"):
-        total += _root_relative(reader.rows("train", "joints_2.5d_image", rows)).sum(0, dtype=np.float64)
+        total += _root_relative(reader.read_mm("train", rows)).sum(0, dtype=np.float64)
     mean = total / reader.count("train")
-    width, _ = reader.read_hw("test")
-    unit = reader.rows("test", "2.5d_factor") * width / 2  # mm of one normalised unit, each row
     _, clips = reader.get_split_id()
-    return mean.astype(np.float32) / unit.astype(np.float32)[clips][..., None, None]
+    return mean.astype(np.float32) / reader.unit("test", clips).astype(np.float32)[..., None, None]
 
 
 def linear_predictions(reader):

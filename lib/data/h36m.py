@@ -7,8 +7,20 @@ import numpy as np
 
 from lib.data.clips import split_clips
 from lib.data.pickles import load_arrays
+from lib.data.reader import RowReader
 from lib.data.skeleton import JOINTS
-from lib.data.store import INDEX, SUFFIX, Part, Runs, blocks_of, checksum, open_store, provenance_of, writing
+from lib.data.store import (
+    INDEX,
+    SUFFIX,
+    Part,
+    Runs,
+    blocks_of,
+    check_target,
+    checksum,
+    open_store,
+    provenance_of,
+    writing,
+)
 from lib.errors import UserError, describe
 from lib.files import require_file
 
@@ -25,7 +37,7 @@ CAMERA_SIZES = {  # camera name: width, height in px
 EXCLUDED_SOURCES = ("s_09_act_05_subact_02", "s_09_act_10_subact_02", "s_09_act_13_subact_01")
 
 _JOINT_ROWS = {"joint_2d": 2, "joint3d_image": 3, "joints_2.5d_image": 3}
-_NAME_ROWS = {"camera_name": "camera", "action": "action", "source": "source"}  # key: field of `Runs`
+_NAME_ROWS = ("camera_name", "action", "source")
 
 _STORED = {  # key: type and shape of a row in a store
     "joint_2d": ("f4", (17, 2)),
@@ -41,7 +53,7 @@ _HINT = (
 )
 
 
-class DataReaderH36M:
+class DataReaderH36M(RowReader):
     """Clips of normalised keypoints and poses from a data set in Human3.6M's preprocessed layout.
 
     It is a pickle, dict(train=..., test=...) of per-row arrays: `joint_2d` (n, 17, 2) px, `confidence` (n, 17)
@@ -72,27 +84,11 @@ class DataReaderH36M:
         dt_file="h36m_sh_conf_cam_source_final.pkl",
     ):
         self.path = _store_or_pickle(Path(dt_root) / dt_file)
+        super().__init__(_open(self.path), CAMERA_SIZES, sample_stride)
         self.n_frames = n_frames
-        self.sample_stride = sample_stride
         self.data_stride = {"train": data_stride_train, "test": data_stride_test}
         self.read_confidence = read_confidence
-        self.parts = _open(self.path)
-        self._runs = {split: self.parts[split].runs.every(sample_stride) for split in ("train", "test")}
         self._split_id = None
-
-    def rows(self, split, key, rows=None):
-        """Entries of array `key` of "train" or "test": all that are read, or those of numbers `rows` (any shape)."""
-        part, runs = self.parts[split], self._runs[split]
-        if key in _NAME_ROWS:
-            names = getattr(runs, _NAME_ROWS[key])
-            return np.repeat(names, np.diff(runs.start)) if rows is None else names[runs.number(rows)]
-        if rows is None:
-            return part.arrays[key][:: self.sample_stride]
-        return part.arrays[key][np.asarray(rows) * self.sample_stride]
-
-    def count(self, split):
-        """Rows of "train" or "test" that are read."""
-        return self._runs[split].count
 
     def read_2d(self, split, rows=None):
         """Normalised keypoints (n, 17, 2) float32, or (n, 17, 3) with confidence; of `rows` (...): (..., 17, 2 or 3)."""
@@ -110,12 +106,13 @@ class DataReaderH36M:
         width, height = self.read_hw(split, rows)
         return _normalize(self.rows(split, "joint3d_image", rows).astype(np.float32), width, height)
 
-    def read_hw(self, split, rows=None):
-        """Width and height float32 in px of each row's picture, (n,) or like `rows`."""
-        runs = self._runs[split]
-        sizes = np.array([CAMERA_SIZES[name] for name in runs.camera], np.float32).reshape(-1, 2)
-        sizes = np.repeat(sizes, np.diff(runs.start), axis=0) if rows is None else sizes[runs.number(rows)]
-        return sizes[..., 0], sizes[..., 1]
+    def read_mm(self, split, rows=None):
+        """Poses (n, 17, 3) in mm, in no fixed place; of `rows` (...): (..., 17, 3)."""
+        return self.rows(split, "joints_2.5d_image", rows)
+
+    def unit(self, split, rows=None):
+        """mm of one unit of normalised poses, (n,) or like `rows`."""
+        return self.rows(split, "2.5d_factor", rows) * self.read_hw(split, rows)[0] / 2
 
     def get_split_id(self):
         """Row numbers of the clips: train (m, n_frames), test (k, n_frames). Drawn once, train first."""
@@ -176,6 +173,7 @@ def convert(source, target=None, progress=lambda arrays: arrays):
     """
     source = require_file(source, _HINT)
     target = Path(target) if target else source.with_suffix(SUFFIX)
+    check_target(target)
     provenance = {
         "made_by": "lib.data.h36m.convert",
         "of": source.name,

@@ -1,6 +1,10 @@
 """Reading the field's pickle files without running what a pickle can run."""
 
 import pickle
+import zipfile
+from contextlib import contextmanager
+
+import numpy as np
 
 from lib.errors import UserError, describe
 from lib.files import require_file
@@ -41,10 +45,39 @@ def load_arrays(path, hint=""):
             (a pickle may name any code to run; such a file is refused before that code runs).
     """
     path = require_file(path, hint)
+    with _damage_of(path, "a pickle"), open(path, "rb") as handle:
+        return _ArrayUnpickler(handle).load()
+
+
+def load_npz_objects(path, name, hint=""):
+    """Array `name` of an .npz file, an object array of NumPy arrays and plain containers.
+
+    Raises:
+        UserError: as `load_arrays`, or the file has no such array.
+    """
+    path = require_file(path, hint)
+    with _damage_of(path, "an .npz file"), zipfile.ZipFile(path) as archive:
+        names = [member.removesuffix(".npy") for member in archive.namelist()]
+        if name not in names:
+            raise UserError(f"{path}: lacks array {name!r}; it has {', '.join(names) or 'none'}")
+        with archive.open(f"{name}.npy") as member:
+            version = np.lib.format.read_magic(member)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            _, _, dtype = read_header(member)
+            if not dtype.hasobject:
+                raise UserError(f"{path}: {name!r} holds {dtype}, expected objects")
+            return _ArrayUnpickler(member).load()
+
+
+@contextmanager
+def _damage_of(path, kind):
+    """Errors of reading a file of that kind as a `UserError`."""
     try:
-        with open(path, "rb") as handle:
-            return _ArrayUnpickler(handle).load()
-    except (OSError, MemoryError):
+        yield
+    except (OSError, MemoryError, UserError):
         raise
     except Exception as error:  # a damaged pickle can raise anything
         reason = describe(error)
@@ -52,4 +85,4 @@ def load_arrays(path, hint=""):
             raise UserError(
                 f"{path}: refused: only NumPy arrays and plain containers are read, and {reason}"
             ) from error
-        raise UserError(f"{path}: is truncated or not a pickle ({reason}); copy it again") from error
+        raise UserError(f"{path}: is truncated or not {kind} ({reason}); copy it again") from error

@@ -146,6 +146,16 @@ def checksum(path):
     return digest.hexdigest()
 
 
+def check_target(folder):
+    """Where a store is to be written.
+
+    Raises:
+        UserError: something else than a store is there.
+    """
+    if folder.exists() and not (folder / INDEX).is_file():
+        raise UserError(f"{folder}: is there already and is no store; remove it, or give another folder")
+
+
 @contextmanager
 def writing(folder, provenance, cameras):
     """Yields a `Writer`; what it wrote takes the place of `folder` when the block ends well.
@@ -157,8 +167,7 @@ def writing(folder, provenance, cameras):
         UserError: the folder cannot be written (no permission, disk full), or holds something else than a store.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / INDEX).is_file():
-        raise UserError(f"{folder}: is there already and is no store; remove it, or give another folder")
+    check_target(folder)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
         writer = Writer(unfinished, provenance, cameras)

@@ -1,0 +1,212 @@
+"""A folder of motion capture files as a store (lib/data/store.py): `joints` (n, 17, 3) float32, m, z up.
+
+A clip is one AMC or BVH file, named for it: source "05_01", camera "". Each is read once and kept in a hidden folder
+beside the store until all are there; a run that was interrupted goes on with what it finds in that folder.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lib.data.mocap.acclaim import read_amc, read_asf
+from lib.data.mocap.bvh import read_bvh
+from lib.data.mocap.joints import read_table
+from lib.data.mocap.motion import point_positions, resample
+from lib.data.mocap.text import bad_line, read_lines
+from lib.data.skeleton import JOINTS
+from lib.data.store import Runs, check_target, checksum, provenance_of, writing
+from lib.errors import UserError, nearest
+from lib.files import atomic_path
+
+_TABLES = Path(__file__).resolve().parents[3] / "configs" / "skeletons"
+TABLES = {".amc": _TABLES / "cmu_asf.yaml", ".bvh": _TABLES / "cmu_bvh.yaml"}
+ITEM = (len(JOINTS), 3)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """written: False where the store was there already; skipped: what was wrong with each clip left out."""
+
+    written: bool
+    clips: int = 0
+    frames: int = 0
+    skipped: tuple = ()
+
+
+def convert(
+    root, out, fps=60.0, table=None, actions=None, test=None, skip_bad=False, progress=lambda items, what: items
+):
+    """Writes the clips below `root` to the store `out`, unless it holds just these already.
+
+    Args:
+        root: folder with ASF/AMC files, BVH files or both, at any depth.
+        out: the store's folder.
+        fps: frames per second of the result; clips of another rate are resampled.
+        table: YAML that says which points the 17 joints are; by default `TABLES`, by kind of file.
+        actions: CSV of clip name and action; a clip that it does not name has action "".
+        test: file with a clip name a line; those are part "test", the rest "train".
+        skip_bad: leave out clips that cannot be read instead of stopping.
+        progress: wraps a list of files, `tqdm` say; `what` says what is done with them.
+
+    Raises:
+        UserError: no clips; a clip, or another file given, cannot be read (names file and line); `out` cannot be written.
+    """
+    root, out = Path(root), Path(out)
+    check_target(out)
+    clips = _find_clips(root)
+    tables = {kind: read_table(table or default) for kind, default in TABLES.items()}
+    action_of = _read_actions(actions)
+    in_test = _read_names(test, clips)
+    provenance = {
+        "made_by": "tools/convert_cmu.py",
+        "code_sha256": _digest(Path(__file__).parent.glob("*.py"), Path(__file__).parent),
+        "fps": fps,
+        "skeletons": {
+            kind: tables[kind].model_dump(mode="json") for kind in sorted({p.suffix.lower() for p in clips.values()})
+        },
+        "actions": action_of,
+        "test": sorted(in_test),
+        "skip_bad": skip_bad,
+        "input": _describe_input(root, progress),
+    }
+    ready = out.with_name(f".{out.name}.clips")
+    if provenance_of(out) == provenance:
+        shutil.rmtree(ready, ignore_errors=True)
+        return Conversion(written=False)
+
+    _empty_unless_of(ready, provenance)
+    try:
+        frames, skipped = {}, []
+        for name, path in progress(list(clips.items()), "clips"):
+            target = ready / f"{name}.npy"
+            if not target.is_file():
+                try:
+                    joints = read_clip(path, tables[path.suffix.lower()], fps)
+                except UserError as error:
+                    if not skip_bad:
+                        raise
+                    skipped.append(f"{name}: {error}")
+                    continue
+                with atomic_path(target) as temporary, open(temporary, "wb") as handle:
+                    np.save(handle, joints)
+            frames[name] = len(np.load(target, mmap_mode="r"))
+        if not frames:
+            raise UserError(f"{root}: none of its {len(clips)} clips can be read; the first: {skipped[0]}")
+        _write(out, provenance, ready, frames, action_of, in_test)
+    except Exception:
+        shutil.rmtree(ready, ignore_errors=True)
+        raise
+    shutil.rmtree(ready)
+    return Conversion(True, len(frames), sum(frames.values()), tuple(skipped))
+
+
+def read_clip(path, table, fps):
+    """The 17 joints (n, 17, 3) of an AMC or BVH file, float32, m, z up, at `fps`.
+
+    Raises:
+        UserError: the file, or its skeleton, cannot be read.
+    """
+    motion = read_bvh(path) if path.suffix.lower() == ".bvh" else read_amc(path, read_asf(_asf_of(path)))
+    source_fps = motion.fps or table.fps
+    if source_fps is None:
+        raise UserError(f"{path}: does not say its frame rate; give fps in the skeleton's YAML file")
+    if motion.frames <= table.skip_frames:
+        raise UserError(f"{path}: has {motion.frames} frames, of which skip_frames leaves out {table.skip_frames}")
+    try:
+        joints = table.positions(motion.skeleton.names, point_positions(motion)[table.skip_frames :])
+    except UserError as error:
+        raise UserError(f"{path}: {error}; give a table for this skeleton with --skeleton") from error
+    return resample(joints, source_fps, fps).astype(np.float32)
+
+
+def _find_clips(root):
+    """{name: path} of all clips below a folder, sorted by path."""
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give the one with the ASF/AMC or BVH files")
+    clips = {}
+    for path in _files(root, TABLES):
+        if path.stem in clips:
+            raise UserError(f"{path}: there is another clip of this name, {clips[path.stem]}; rename or remove one")
+        clips[path.stem] = path
+    if not clips:
+        raise UserError(f"{root}: has no .amc or .bvh files, at any depth")
+    return clips
+
+
+def _files(root, suffixes):
+    found = (path for path in root.rglob("[!.]*") if path.suffix.lower() in suffixes)
+    return sorted(path for path in found if path.is_file())
+
+
+def _asf_of(path):
+    """The skeleton of an AMC file: in its folder, the ASF of the name before its "_", or the only one."""
+    there = [file for file in path.parent.iterdir() if file.suffix.lower() == ".asf" and file.name[0] != "."]
+    subject = path.stem.split("_")[0]
+    fitting = [asf for asf in there if asf.stem.lower() == subject.lower()] or (there if len(there) == 1 else [])
+    if not fitting:
+        found = f"has {len(there)} ASF files, none of them" if there else "has no ASF file"
+        raise UserError(f"{path}: its folder {found} {subject}.asf; put the clip's skeleton there")
+    return fitting[0]
+
+
+def _read_actions(path):
+    """{clip name: action} of a CSV file; its first line may be the heading name,action."""
+    actions = {}
+    for number, line in read_lines(path) if path else []:
+        row = [cell.strip() for cell in next(csv.reader([line]))]
+        if len(row) != 2 or not row[0]:
+            raise bad_line(path, number, "expected a clip's name and its action: name,action")
+        if actions.get(row[0], row[1]) != row[1]:
+            raise bad_line(path, number, f"clip {row[0]!r} has another action before")
+        if number > 1 or row != ["name", "action"]:
+            actions[row[0]] = row[1]
+    return actions
+
+
+def _read_names(path, clips):
+    """The set of clip names in a file, one a line; # begins a comment."""
+    names = set()
+    for number, line in read_lines(path) if path else []:
+        name = line.split("#")[0].strip()
+        if name and name not in clips:
+            raise bad_line(path, number, f"there is no clip {name!r}{nearest(name, clips)}")
+        names |= {name} - {""}
+    return names
+
+
+def _describe_input(root, progress):
+    files = _files(root, {".asf", *TABLES})
+    size = sum(path.stat().st_size for path in files)
+    return {"files": len(files), "bytes": size, "sha256": _digest(progress(files, "checksums"), root)}
+
+
+def _digest(files, root):
+    """SHA-256 over the files' paths below `root` and their contents' checksums, in path order."""
+    lines = sorted(f"{path.relative_to(root).as_posix()} {checksum(path)}\n" for path in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _empty_unless_of(ready, provenance):
+    """Removes clips that were made of or by something else, and labels the folder."""
+    label, text = ready / "provenance.json", json.dumps(provenance, indent=1)
+    if not label.is_file() or label.read_text(encoding="utf-8") != text:
+        shutil.rmtree(ready, ignore_errors=True)
+        with atomic_path(label) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _write(out, provenance, ready, frames, action_of, in_test):
+    with writing(out, provenance, cameras={}) as writer:
+        for part in ("train", "test"):
+            names = [name for name in frames if (name in in_test) == (part == "test")]
+            if not names:
+                continue
+            start = np.cumsum([0] + [frames[name] for name in names])
+            actions = np.array([action_of.get(name, "") for name in names])
+            writer.part(part, Runs(np.array(names), np.full(len(names), ""), actions, start))
+            writer.array(part, "joints", np.float32, ITEM, (np.load(ready / f"{name}.npy") for name in names))

@@ -1,0 +1,43 @@
+"""The reader of a config's data set."""
+
+from lib.data.h36m import DataReaderH36M
+from lib.data.mpi3dhp import DataReader3DHP
+from lib.errors import UserError
+
+
+def _h36m(config):
+    return DataReaderH36M(
+        n_frames=config.clip_len,
+        sample_stride=config.sample_stride,
+        data_stride_train=config.data_stride,
+        data_stride_test=config.clip_len,
+        dt_root=config.dt_root,
+        dt_file=config.dt_file,
+    )
+
+
+def _mpi3dhp(config):
+    return DataReader3DHP(
+        n_frames=config.clip_len,
+        data_stride_train=config.data_stride,
+        dt_root=config.dt_root,
+        dt_file=config.dt_file,
+        sample_stride=config.sample_stride,
+        middle_frame=config.middle_frame,
+    )
+
+
+DATASETS = {"h36m": _h36m, "3dhp": _mpi3dhp}
+
+
+def open_reader(config):
+    """The reader of `config.dataset`: Human3.6M's layout, or MPI-INF-3DHP.
+
+    Raises:
+        UserError: the data are missing or damaged, or no test source gives a clip.
+    """
+    reader = DATASETS[config.dataset](config)
+    _, clips = reader.get_split_id()
+    if not len(clips):
+        raise UserError(f"{reader.path}: no test source gives a clip of {config.clip_len} frames; set clip_len")
+    return reader
