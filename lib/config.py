@@ -6,6 +6,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lib.data.readers import DATASETS
 from lib.data.skeleton import JOINTS
 from lib.errors import UserError, describe, nearest
 from lib.files import require_file
@@ -56,6 +57,8 @@ class Config(BaseModel):
     limb_gradient: str = "straight_through"
 
     # Data
+    dataset: str = "h36m"  # how dt_file is laid out and scored
+    middle_frame: bool = False  # 3dhp: score one clip per valid frame, by its middle frame
     data_root: str = "data/motion3d/MB3D_f243s81"  # folder of clips already cut, used if there
     subset_list: list[str] = ["H36M-SH"]
     dt_root: str = "data/motion3d"
@@ -114,7 +117,7 @@ class Config(BaseModel):
 # Keys that published configs have for 2D pre-training, which is not there yet.
 _NOT_YET = ("train_2d", "synthetic", "mask_ratio", "mask_T_ratio", "noise")
 
-_CHOICES = {"backbone": BACKBONES, "scan": SCAN_ORDERS, "limb_gradient": LIMB_GRADIENTS}
+_CHOICES = {"backbone": BACKBONES, "scan": SCAN_ORDERS, "limb_gradient": LIMB_GRADIENTS, "dataset": DATASETS}
 
 
 def load_config(path=None, overrides=(), base=None, base_origin=None):
@@ -172,6 +175,12 @@ def validate(values, origin=None):
         raise UserError(f"{_where('num_joints', origin)}{config.num_joints}: the data have {len(JOINTS)} joints")
     if config.clip_len > config.maxlen:
         raise UserError(f"{_where('clip_len', origin)}{config.clip_len} frames is longer than maxlen, {config.maxlen}")
+    if config.dataset != "3dhp" and config.middle_frame:
+        raise UserError(f"{_where('middle_frame', origin)}is for dataset: 3dhp")
+    if config.dataset == "3dhp":
+        for key, needed in (("gt_2d", False), ("rootrel", True)):
+            if getattr(config, key) != needed:
+                raise UserError(f"{_where(key, origin)}dataset 3dhp has root-relative poses in m; set {key}: {needed}")
     if not any(config.loss_weights.values()):
         raise UserError(f"{_where('lambda_3d', origin)}all loss weights are 0; set at least one")
     return config

@@ -12,9 +12,13 @@ from tqdm import tqdm
 
 from lib.baselines import linear_predictions, mean_pose_predictions
 from lib.data.dataset import network_input
+from lib.data.mpi3dhp import DataReader3DHP
 from lib.data.skeleton import JOINTS, ROOT, flip
 from lib.errors import TrainingStopped
 from lib.metrics import Scores, evaluate_h36m
+from lib.metrics_3dhp import Scores3DHP, evaluate_clips_3dhp
+
+_PARTS_3DHP = ("per_sequence", "per_activity", "per_group")
 
 
 class Baselines(NamedTuple):
@@ -27,8 +31,8 @@ class Baselines(NamedTuple):
 def baselines(reader):
     """Scores of the mean training pose and of a linear regression from one frame's keypoints."""
     return Baselines(
-        evaluate_h36m(mean_pose_predictions(reader), reader),
-        evaluate_h36m(linear_predictions(reader), reader),
+        _evaluate(mean_pose_predictions(reader), reader),
+        _evaluate(linear_predictions(reader), reader),
     )
 
 
@@ -56,35 +60,61 @@ def predict(model, reader, config, device):
 
 
 def score(predictions, reader, config):
-    """`Scores` of what `predict` returned.
+    """`Scores`, or `Scores3DHP`, of what `predict` returned.
 
     Raises:
         TrainingStopped: a prediction is not finite.
     """
     if not np.isfinite(predictions).all():
         raise TrainingStopped("predictions are not finite: the network diverged; lower learning_rate")
-    return evaluate_h36m(predictions, reader, rootrel=config.rootrel and not config.gt_2d)
+    return _evaluate(predictions, reader, config.rootrel and not config.gt_2d)
+
+
+def _evaluate(predictions, reader, rootrel=True):
+    if isinstance(reader, DataReader3DHP):
+        return evaluate_clips_3dhp(predictions, reader)
+    return evaluate_h36m(predictions, reader, rootrel)
 
 
 def table(scores, baselines):
-    """The errors per action as text, the model's beside the baselines'."""
+    """The errors per action or sequence as text, the model's beside the baselines'."""
     columns = {"PoseMamba": scores, "mean pose": baselines.mean_pose, "linear": baselines.linear}
     view = Table(title="errors in mm: P1 = MPJPE, P2 = P-MPJPE")
-    view.add_column("action", no_wrap=True)
+    view.add_column(scores.group, no_wrap=True)
     for name in columns:
         view.add_column(f"{name}\nP1", justify="right")
         view.add_column("\nP2", justify="right")
     for action in scores.per_action:
         view.add_row(escape(action), *_cells(s.per_action[action] for s in columns.values()))
     view.add_section()
-    view.add_row("mean of actions", *_cells(columns.values()))
+    view.add_row(scores.total, *_cells(columns.values()))
+    return _as_text(view)
+
+
+def table_3dhp(scores):
+    """MPJPE, PCK and AUC of `Scores3DHP` as text: overall, per sequence, activity and group of joints."""
+    view = Table(title="MPI-INF-3DHP: MPJPE in mm, PCK at 150 mm and AUC in %")
+    for name in ("", "MPJPE", "PCK", "AUC"):
+        view.add_column(name, justify="right" if name else "left", no_wrap=True)
+    parts = scores.per_sequence, scores.per_activity, scores.per_group, {scores.total: scores.overall}
+    for part in parts:
+        for name, found in part.items():
+            view.add_row(escape(name), *(f"{value:.1f}" for value in (found.mpjpe, found.pck, found.auc)))
+        view.add_section()
+    return _as_text(view)
+
+
+def _as_text(view):
     console = Console(file=io.StringIO(), width=100)
     console.print(view)
     return console.file.getvalue().rstrip()
 
 
 def as_dict(scores):
-    """`Scores` as plain values for JSON."""
+    """`Scores` or `Scores3DHP` as plain values for JSON."""
+    if isinstance(scores, Scores3DHP):
+        parts = {key: {name: s._asdict() for name, s in getattr(scores, key).items()} for key in _PARTS_3DHP}
+        return {**scores.overall._asdict(), **parts}
     return {
         "mpjpe": scores.mpjpe,
         "p_mpjpe": scores.p_mpjpe,

@@ -13,10 +13,11 @@ from selective_scan import IMPLEMENTATIONS, default_implementation, why_unavaila
 from lib import checkpoint as files
 from lib import plots
 from lib.config import load_config, to_yaml
-from lib.data.h36m import DataReaderH36M
+from lib.data.readers import open_reader
 from lib.errors import UserError
-from lib.evaluation import as_dict, baselines, predict, score, table
+from lib.evaluation import as_dict, baselines, predict, score, table, table_3dhp
 from lib.files import atomic_path
+from lib.metrics_3dhp import Scores3DHP
 from lib.tracking import Run, environment
 from lib.training import train
 
@@ -25,7 +26,7 @@ DEFAULT_FOLDER = "checkpoint"
 # What a resumed run cannot change: its optimiser, clips and MLflow run follow from these.
 _KEPT_ON_RESUME = (
     "scan", "learning_rate", "weight_decay", "partial_train", "seed", "experiment",
-    "dt_file", "clip_len", "data_stride", "sample_stride",
+    "dataset", "dt_file", "clip_len", "data_stride", "sample_stride",
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -177,18 +178,7 @@ def _build(config, start):
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    reader = DataReaderH36M(
-        n_frames=config.clip_len,
-        sample_stride=config.sample_stride,
-        data_stride_train=config.data_stride,
-        data_stride_test=config.clip_len,
-        read_confidence=True,
-        dt_root=config.dt_root,
-        dt_file=config.dt_file,
-    )
-    _, clips = reader.get_split_id()
-    if not len(clips):
-        raise UserError(f"{reader.path}: no test source gives a clip of {config.clip_len} frames; set clip_len")
+    reader = open_reader(config)
     model = config.build_model().to(device)
     if start:
         start.load_into(model)
@@ -216,6 +206,10 @@ def _report(model, reader, config, device, folder, run, step):
     predictions = predict(model, reader, config, device)
     scores, without = score(predictions, reader, config), baselines(reader)
     log.info("\n%s", table(scores, without))
+    numbers = {}
+    if isinstance(scores, Scores3DHP):
+        log.info("\n%s", table_3dhp(scores))
+        numbers = {"best/pck": scores.overall.pck, "best/auc": scores.overall.auc}
     with atomic_path(folder / "scores.json") as temporary:
         result = {"PoseMamba": as_dict(scores)} | {k: as_dict(v) for k, v in without._asdict().items()}
         temporary.write_text(json.dumps(result, indent=1))
@@ -227,6 +221,7 @@ def _report(model, reader, config, device, folder, run, step):
             "best/p_mpjpe": scores.p_mpjpe,
             "mean_pose/mpjpe": without.mean_pose.mpjpe,
             "linear/mpjpe": without.linear.mpjpe,
+            **numbers,
         },
         step,
     )

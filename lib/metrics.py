@@ -24,6 +24,8 @@ class Scores(NamedTuple):
     p_mpjpe: float
     per_action: dict
 
+    group, total = "action", "mean of actions"  # what `per_action` and the first two numbers are of
+
 
 def mpjpe(predicted, target):
     """Mean per-joint position error of each pose: (..., J, 3) twice -> (...), in their unit."""

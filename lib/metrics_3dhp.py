@@ -59,6 +59,31 @@ class Scores3DHP(NamedTuple):
     per_activity: dict
     per_group: dict
 
+    # As `lib.metrics.Scores`, for tables and plots of either.
+    group, total = "sequence", "all valid frames"
+    mpjpe = property(lambda self: self.overall.mpjpe)
+    p_mpjpe = property(lambda self: self.overall.p_mpjpe)
+    per_action = property(lambda self: self.per_sequence)
+
+
+def evaluate_clips_3dhp(predictions, reader):
+    """`evaluate_3dhp` of predicted test clips (clips, F, 17, 3), in m, root-relative.
+
+    A frame that several clips hold gets the mean of its poses. Where the reader's clips are made for their middle
+    frame, only that one counts.
+    """
+    _, clips = reader.get_split_id()
+    if reader.middle_frame:
+        middle = clips.shape[1] // 2
+        clips, predictions = clips[:, middle], predictions[:, middle]
+    total, count = np.zeros((reader.count("test"), *predictions.shape[-2:])), np.zeros(reader.count("test"))
+    np.add.at(total, clips, predictions)
+    np.add.at(count, clips, 1)
+    frames = np.flatnonzero(count)
+    predicted = total[frames] / count[frames, None, None] * reader.unit("test", frames)[:, None, None]
+    known = (reader.rows("test", key, frames) for key in ("valid", "source", "activity"))
+    return evaluate_3dhp(predicted, reader.read_mm("test", frames), *known)
+
 
 def evaluate_3dhp(predicted, target, valid, sequence, activity):
     """Scores of predicted poses, in the project's joint order; both are made root-relative here.

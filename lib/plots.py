@@ -46,7 +46,10 @@ def per_action(scores, baselines, path):
         values = [other.per_action[a].mpjpe for a in actions]
         axes.scatter(x - 0.2, values, marker=marker, s=120, color="black", label=name, zorder=3)
     axes.set_xticks(x, actions, rotation=30, ha="right")
-    axes.set(ylabel="mm", title=f"test error per action: mean P1 {scores.mpjpe:.1f}, P2 {scores.p_mpjpe:.1f} mm")
+    axes.set(
+        ylabel="mm",
+        title=f"test error per {scores.group}: {scores.total}: P1 {scores.mpjpe:.1f}, P2 {scores.p_mpjpe:.1f} mm",
+    )
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside right upper")
     _save(figure, path)

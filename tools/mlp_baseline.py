@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lib.cli import Parser, run
 from lib.config import load_config
 from lib.data.dataset import TrainingBatches, flip_half, network_input, training_clips, training_target
-from lib.data.h36m import DataReaderH36M
+from lib.data.readers import open_reader
 from lib.evaluation import predict, score
 from lib.losses import mpjpe
 
@@ -50,15 +50,7 @@ def main():
     config = load_config(options.config)
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
-    reader = DataReaderH36M(
-        config.clip_len,
-        config.sample_stride,
-        config.data_stride,
-        config.clip_len,
-        read_confidence=True,
-        dt_root=config.dt_root,
-        dt_file=config.dt_file,
-    )
+    reader = open_reader(config)
     model = FrameMLP(config.num_joints, options.width, options.layers)
     batches = TrainingBatches(training_clips(config, reader)[0], options.batch)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)

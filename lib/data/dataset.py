@@ -63,19 +63,18 @@ class FileClips(Dataset):
 
 
 def training_clips(config, reader):
-    """The clips to train on: files under `data_root`/subset/train where there are some, else the reader's.
+    """The clips to train on: for Human3.6M, files under `data_root`/subset/train where there are some, else the reader's.
 
     Returns:
         The data set, and a line that says where the clips come from.
     """
-    folders = [Path(config.data_root) / subset / "train" for subset in config.subset_list]
-    if Path(config.data_root).is_dir():
+    if config.dataset == "h36m" and Path(config.data_root).is_dir():
+        folders = [Path(config.data_root) / subset / "train" for subset in config.subset_list]
         for folder in folders:
             if not any(folder.glob("*.pkl")):
                 raise UserError(f"{folder}: holds no clips, though data_root is there; set data_root or subset_list")
-    files = sorted(file for folder in folders for file in folder.glob("*.pkl"))
-    if files:
-        return FileClips(files, config.clip_len), f"{len(files)} files in {config.data_root}"
+        if files := sorted(file for folder in folders for file in folder.glob("*.pkl")):
+            return FileClips(files, config.clip_len), f"{len(files)} files in {config.data_root}"
     clips, _ = reader.get_split_id()
     if not len(clips):
         raise UserError(
