@@ -76,7 +76,7 @@ def test_a_run_is_scored_as_the_benchmark_does(folder, trained):
 def test_a_checkpoint_is_evaluated_by_middle_frames(folder, trained):
     result = run(folder, "--evaluate", folder / "run/best_epoch.bin", "-c", folder / "middle", "middle_frame=True")
     assert "PCK at 150 mm" in result.stdout
-    scores = json.loads((folder / "middle/scores.json").read_text())
+    scores = json.loads((folder / "middle/evaluation/scores.json").read_text())
     assert scores["PoseMamba"]["frames"] == 31 + 15
 
 
