@@ -6,6 +6,7 @@ import numpy as np
 
 from lib.data.h36m import EXCLUDED_SOURCES
 from lib.data.skeleton import ROOT
+from lib.errors import UserError
 
 _BLOCK = 65536  # frames scored at a time
 
@@ -70,13 +71,14 @@ def evaluate_h36m(predictions, reader, rootrel=True):
         `Scores` in mm.
 
     Raises:
-        ValueError: shapes do not fit, or no frame is left to score.
+        ValueError: shapes do not fit.
+        UserError: no frame is left to score.
     """
     _, clips = reader.get_split_id()
     sources = reader.rows("test", "source", clips[:, 0])
     kept = np.flatnonzero(~np.any([np.char.startswith(sources, name) for name in EXCLUDED_SOURCES], axis=0))
     if not len(kept):
-        raise ValueError("reader: no test clip is left outside the excluded sources")
+        raise UserError(f"{reader.path}: every test clip is of a source with wrong labels ({', '.join(EXCLUDED_SOURCES)})")
     predictions = np.asarray(predictions).reshape(*clips.shape, 17, 3)
     total, count = np.zeros((2, reader.count("test"))), np.zeros(reader.count("test"))
     for chosen in np.array_split(kept, -(-len(kept) * clips.shape[1] // _BLOCK)):

@@ -125,6 +125,13 @@ def test_an_action_with_only_excluded_sources_is_left_out(tmp_path, dataset):
     assert np.isfinite(scores[:2]).all()
 
 
+def test_a_file_with_only_excluded_sources_is_named(tmp_path, dataset):
+    dataset["test"]["source"] = np.full(len(dataset["test"]["source"]), "s_09_act_05_subact_02_ca_01")
+    reader = read(tmp_path, dataset)
+    with pytest.raises(UserError, match="file.pkl: every test clip is of a source with wrong labels"):
+        evaluate_h36m(reader.get_sliced_data()[3], reader)
+
+
 def test_pose_errors_are_the_published_ones():
     with np.load(PARITY / "metrics.npz") as m:
         np.testing.assert_allclose(mpjpe(m["pred"], m["target"]), m["mpjpe"], rtol=1e-10)

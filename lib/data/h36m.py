@@ -263,6 +263,8 @@ def _check_layout(path, dataset):
             if not any(rows.shape[: len(s)] == s and rows.ndim == len(s) for s in expected):
                 raise UserError(f"{path}: {split}[{key!r}] has shape {rows.shape}, expected {expected[0]}")
             if key in _NAME_ROWS:
+                if (empty := np.flatnonzero(rows.astype(str) == "")).size:
+                    raise UserError(f"{path}: {split}[{key!r}] is empty in row {empty[0]}")
                 continue
             if not np.issubdtype(rows.dtype, np.number):
                 raise UserError(f"{path}: {split}[{key!r}] holds {rows.dtype}, expected numbers")

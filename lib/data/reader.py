@@ -16,8 +16,11 @@ class RowReader:
     def __init__(self, parts, cameras, sample_stride):
         self.parts = parts
         self.sample_stride = sample_stride
-        self._cameras = cameras
         self._runs = {split: parts[split].runs.every(sample_stride) for split in ("train", "test")}
+        self._sizes = {
+            split: np.array([cameras[name] for name in runs.camera], np.float32).reshape(-1, 2)
+            for split, runs in self._runs.items()
+        }
 
     def rows(self, split, key, rows=None):
         """Entries of array `key` of "train" or "test": all that are read, or those of numbers `rows` (any shape)."""
@@ -35,7 +38,6 @@ class RowReader:
 
     def read_hw(self, split, rows=None):
         """Width and height float32 in px of each row's picture, (n,) or like `rows`."""
-        runs = self._runs[split]
-        sizes = np.array([self._cameras[name] for name in runs.camera], np.float32).reshape(-1, 2)
+        runs, sizes = self._runs[split], self._sizes[split]
         sizes = np.repeat(sizes, np.diff(runs.start), axis=0) if rows is None else sizes[runs.number(rows)]
         return sizes[..., 0], sizes[..., 1]
