@@ -6,6 +6,8 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lib.data.clips_2d import SETS_2D
+from lib.data.dataset import AMASS
 from lib.data.readers import DATASETS
 from lib.data.skeleton import JOINTS
 from lib.errors import UserError, describe, nearest
@@ -45,6 +47,7 @@ class Config(BaseModel):
     weight_decay: Weight = 0.01
     lr_decay: float = Field(0.99, gt=0)  # after each epoch
     warmup_steps: int = Field(0, ge=0)  # the learning rate grows linearly over the first steps
+    pretrain_3d_curriculum: int = Field(30, ge=0)  # train_2d: epochs on 3D clips alone, before 2D clips come in
 
     # Model
     backbone: str = "PoseMamba"
@@ -70,6 +73,9 @@ class Config(BaseModel):
     num_joints: Count = 17
     no_conf: bool = True
     gt_2d: bool = False
+    amass_file: str = "amass.store"  # in dt_root; subset AMASS, where data_root has no clips of it
+    data_root_2d: str = "data/motion2d"
+    subset_list_2d: list[str] = list(SETS_2D)  # what train_2d trains on
     num_workers: int = Field(1, ge=0)  # threads that read training clips ahead
 
     # Loss
@@ -84,11 +90,12 @@ class Config(BaseModel):
     lambda_diff: Weight = 0.5
 
     # Augmentation
-    synthetic: bool = False
+    synthetic: bool = False  # train on true 2D positions in place of detections
     flip: bool = True
-    mask_ratio: Share = 0.0
-    mask_T_ratio: Share = 0.0
-    noise: bool = False
+    mask_ratio: Share = 0.0  # of joints, 0 in the training input
+    mask_T_ratio: Share = 0.0  # of frames, 0 in the training input
+    noise: bool = False  # errors of a detector on true 2D positions
+    noise_path: str = "configs/noise/detections.yaml"
 
     @property
     def loss_weights(self):
@@ -114,9 +121,6 @@ class Config(BaseModel):
         )
 
 
-# Keys that published configs have for 2D pre-training, which is not there yet.
-_NOT_YET = ("train_2d", "synthetic", "mask_ratio", "mask_T_ratio", "noise")
-
 _CHOICES = {"backbone": BACKBONES, "scan": SCAN_ORDERS, "limb_gradient": LIMB_GRADIENTS, "dataset": DATASETS}
 
 
@@ -131,7 +135,7 @@ def load_config(path=None, overrides=(), base=None, base_origin=None):
 
     Raises:
         UserError: the file is missing or not YAML, a key is unknown (names the nearest right one), a
-            value has the wrong type or range, or switches on what is not there.
+            value has the wrong type or range, or keys contradict each other.
     """
     values = dict(base or {})
     origin = dict.fromkeys(values, base_origin)
@@ -165,12 +169,6 @@ def validate(values, origin=None):
             raise UserError(
                 f"{_where(key, origin)}{value!r} is unknown{nearest(value, known)}; there are {', '.join(known)}"
             )
-    for key in _NOT_YET:
-        if getattr(config, key):
-            raise UserError(
-                f"{_where(key, origin)}is part of 2D pre-training, which this version does not have; "
-                f"set {key}: {type(getattr(config, key))()}"
-            )
     if config.num_joints != len(JOINTS):
         raise UserError(f"{_where('num_joints', origin)}{config.num_joints}: the data have {len(JOINTS)} joints")
     if config.clip_len > config.maxlen:
@@ -178,12 +176,40 @@ def validate(values, origin=None):
     if config.dataset != "3dhp" and config.middle_frame:
         raise UserError(f"{_where('middle_frame', origin)}is for dataset: 3dhp")
     if config.dataset == "3dhp":
-        for key, needed in (("gt_2d", False), ("rootrel", True)):
+        for key, needed in (("gt_2d", False), ("synthetic", False), ("train_2d", False), ("rootrel", True)):
             if getattr(config, key) != needed:
                 raise UserError(f"{_where(key, origin)}dataset 3dhp has root-relative poses in m; set {key}: {needed}")
+    if not config.synthetic and AMASS in config.subset_list:
+        raise UserError(f"{_where('subset_list', origin)}{AMASS} has no 2D detections; set synthetic: True")
+    if config.noise and not (config.synthetic or config.gt_2d):
+        raise UserError(f"{_where('noise', origin)}detections have errors of their own; set synthetic: True")
+    if config.train_2d:
+        _check_2d(config, origin)
     if not any(config.loss_weights.values()):
         raise UserError(f"{_where('lambda_3d', origin)}all loss weights are 0; set at least one")
     return config
+
+
+def _check_2d(config, origin):
+    if config.no_conf:
+        raise UserError(
+            f"{_where('no_conf', origin)}train_2d: only confidence tells what is not seen; set no_conf: False"
+        )
+    if config.pretrain_3d_curriculum >= config.epochs:
+        raise UserError(
+            f"{_where('pretrain_3d_curriculum', origin)}2D clips would come in after epoch "
+            f"{config.pretrain_3d_curriculum} of {config.epochs}; set one of the two"
+        )
+    if not config.subset_list_2d:
+        raise UserError(f"{_where('subset_list_2d', origin)}is empty; there are {', '.join(SETS_2D)}")
+    for number, name in enumerate(config.subset_list_2d):
+        if name not in SETS_2D:
+            raise UserError(
+                f"{_where('subset_list_2d', origin)}{name!r} is unknown{nearest(name, SETS_2D)}; "
+                f"there are {', '.join(SETS_2D)}"
+            )
+        if name in config.subset_list_2d[:number]:
+            raise UserError(f"{_where('subset_list_2d', origin)}{name!r} is given twice")
 
 
 def to_yaml(config):

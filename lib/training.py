@@ -8,16 +8,9 @@ import torch
 from tqdm import tqdm
 
 from lib import checkpoint as files
-from lib.data.dataset import (
-    TrainingBatches,
-    flip_half,
-    network_input,
-    training_clips,
-    training_target,
-)
 from lib.errors import TrainingStopped, UserError, describe
 from lib.evaluation import predict, score
-from lib.losses import pose_loss
+from lib.stages import training_stages
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +31,7 @@ def train(model, reader, config, folder, run, device, resume=None):
         TrainingStopped: the loss is not finite; checkpoints of earlier epochs are untouched.
         UserError: data or a checkpoint cannot be read or written.
     """
-    dataset, origin = training_clips(config, reader)
-    log.info("training clips: %s", origin)
-    batches = TrainingBatches(dataset, config.batch_size, config.num_workers)
+    stages = training_stages(config, reader)
     trained = _trained_parameters(model, config.partial_train)
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     done, lr, best, history = 0, config.learning_rate, math.inf, []
@@ -49,11 +40,12 @@ def train(model, reader, config, folder, run, device, resume=None):
         if (folder / files.BEST).is_file():
             best = files.read_checkpoint(folder / files.BEST).min_loss or math.inf
 
-    bar = tqdm(total=config.epochs * len(batches), initial=done * len(batches), unit="step", disable=None)
+    total, initial = _steps(stages, config.epochs), _steps(stages, done)
+    bar = tqdm(total=total, initial=initial, unit="step", disable=None)
     with bar:
         for epoch in range(done + 1, config.epochs + 1):
             begin = time.monotonic()
-            losses = _train_epoch(model, batches, optimizer, lr, config, device, epoch, bar)
+            losses = _train_epoch(model, stages, optimizer, lr, config, device, epoch, bar)
             entry = {"epoch": epoch, "lr": lr, **{f"train/{k}": v for k, v in losses.items()}}
             _check_finite(losses, f"epoch {epoch}")
             if not all(p.isfinite().all() for p in model.parameters()):
@@ -96,29 +88,40 @@ def train(model, reader, config, folder, run, device, resume=None):
     return history
 
 
-def _train_epoch(model, batches, optimizer, lr, config, device, epoch, bar):
-    """One pass over the clips at learning rate `lr`; means over them of the loss and of its terms."""
+def _train_epoch(model, stages, optimizer, lr, config, device, epoch, bar):
+    """One pass over the clips of all stages at learning rate `lr`; means over each of its loss and of its terms."""
+    means, steps_done = {}, _steps(stages, epoch - 1)
+    for stage in stages:
+        if epoch >= stage.first:
+            means |= _train_stage(model, stage, optimizer, lr, config, device, epoch, steps_done, bar)
+            steps_done += len(stage.batches)
+    return means
+
+
+def _train_stage(model, stage, optimizer, lr, config, device, epoch, steps_done, bar):
     model.train()
     totals, count = {}, 0
-    for step, (inputs, targets) in enumerate(batches, 1):
-        x, y = network_input(inputs, targets, config), training_target(targets, config)
-        if config.flip:
-            x, y = flip_half(x, y)
-        loss, terms = pose_loss(model(x.to(device)), y.to(device), config.loss_weights)
-        _check_finite({"loss": loss.item()}, f"epoch {epoch}, step {step} of {len(batches)}")
-        steps_done = (epoch - 1) * len(batches) + step
-        _set_learning_rate(optimizer, lr * min(1, steps_done / max(1, config.warmup_steps)))
+    of = f" of {stage.name}" if stage.name else ""
+    for step, (inputs, targets) in enumerate(stage.batches, 1):
+        loss, terms = stage.learn(model, inputs, targets, device)
+        _check_finite({"loss": loss.item()}, f"epoch {epoch}, step {step} of {len(stage.batches)}{of}")
+        _set_learning_rate(optimizer, lr * min(1, (steps_done + step) / max(1, config.warmup_steps)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-        count += len(x)
-        for name, value in {"loss": loss.detach(), **terms}.items():
-            totals[name] = totals.get(name, 0) + value * len(x)
+        count += len(inputs)
+        for name, value in {stage.name or "loss": loss.detach(), **terms}.items():
+            totals[name] = totals.get(name, 0) + value * len(inputs)
         bar.set_description(f"epoch {epoch}/{config.epochs}", refresh=False)
         bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
         bar.update()
     return {name: (total / count).item() for name, total in totals.items()}
+
+
+def _steps(stages, epochs):
+    """Steps of the first so many epochs."""
+    return sum(len(stage.batches) * max(0, epochs - stage.first + 1) for stage in stages)
 
 
 def _set_learning_rate(optimizer, lr):

@@ -8,9 +8,14 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, Dataset, RandomSampler
 
+from lib.data.clips import split_clips
 from lib.data.pickles import load_arrays
 from lib.data.skeleton import JOINTS, ROOT, flip
+from lib.data.store import INDEX, open_store
 from lib.errors import UserError
+
+AMASS = "AMASS"  # in `subset_list`: motion without 2D detections
+AMASS_SCALE = 0.298  # units of normalised poses in a metre, as published
 
 
 class RowClips(Dataset):
@@ -38,12 +43,14 @@ class RowClips(Dataset):
 class FileClips(Dataset):
     """Clips of a published folder: one pickle a clip, dict(data_input, data_label), each (F, 17, 3).
 
+    Without detections a file's data_input is None; then the input is `true_keypoints`, if `synthetic`.
+
     Raises:
-        UserError: a file is damaged, or a clip has another shape than (clip_len, 17, 3).
+        UserError: a file is damaged, lacks detections, or a clip has another shape than (clip_len, 17, 3).
     """
 
-    def __init__(self, files, clip_len):
-        self.files, self.shape = files, (clip_len, len(JOINTS), 3)
+    def __init__(self, files, clip_len, synthetic=False):
+        self.files, self.shape, self.synthetic = files, (clip_len, len(JOINTS), 3), synthetic
 
     def __len__(self):
         return len(self.files)
@@ -55,26 +62,118 @@ class FileClips(Dataset):
 
     def _read(self, path):
         clip = load_arrays(path)
-        for key in ("data_input", "data_label"):
+        keys = ("data_input", "data_label")
+        if isinstance(clip, dict) and "data_input" in clip and clip["data_input"] is None:
+            if not self.synthetic:
+                raise UserError(f"{path}: has no 2D detections (data_input is None); set synthetic: True")
+            keys = ("data_label",)
+        for key in keys:
             if not isinstance(clip, dict) or np.shape(clip.get(key)) != self.shape:
                 found = np.shape(clip.get(key)) if isinstance(clip, dict) else type(clip).__name__
                 raise UserError(f"{path}: {key!r} is {found}, expected {self.shape}; set clip_len")
-        return tuple(np.asarray(clip[key], np.float32) for key in ("data_input", "data_label"))
+        label = np.asarray(clip["data_label"], np.float32)
+        if len(keys) == 1:
+            return true_keypoints(torch.from_numpy(label)).numpy(), label
+        return np.asarray(clip["data_input"], np.float32), label
+
+
+class MotionClips(Dataset):
+    """Clips of a store of motion, `joints` (n, 17, 3) in m, z up; the input is `true_keypoints`.
+
+    The camera is MotionBERT's for AMASS: it looks along y, and `AMASS_SCALE` of its units are a metre.
+
+    Args:
+        path: folder of the store, such as tools/convert_amass.py writes.
+        frames, stride: of a clip, and between the starts of clips, after `sample_stride`.
+
+    Raises:
+        UserError: not such a store, or none of its motion gives a clip.
+    """
+
+    def __init__(self, path, frames, stride, sample_stride=1):
+        part = open_store(path).parts.get("train")
+        if part is None or part.arrays.get("joints", np.empty(0)).shape[1:] != (len(JOINTS), 3):
+            raise UserError(f"{path}: has no 'joints' (n, {len(JOINTS)}, 3) in part 'train'; it is no store of motion")
+        self.joints, self.sample_stride = part.arrays["joints"], sample_stride
+        self.clips = split_clips(part.runs.every(sample_stride), frames, stride)
+        if not len(self.clips):
+            raise UserError(f"{path}: no motion is {frames} frames long; set clip_len or sample_stride")
+
+    def __len__(self):
+        return len(self.clips)
+
+    def __getitem__(self, indices):
+        """A list of clip numbers -> input (B, F, J, 3), target (B, F, J, 3)."""
+        joints = torch.from_numpy(self.joints[self.clips[indices] * self.sample_stride])
+        x, y, z = joints.unbind(-1)
+        poses = torch.stack([x, -z, y], dim=-1) * AMASS_SCALE
+        return true_keypoints(poses), poses
+
+
+class MixedClips(Dataset):
+    """Several data sets of clips as one, in a row."""
+
+    def __init__(self, datasets):
+        self.datasets, self.ends = datasets, np.cumsum([len(dataset) for dataset in datasets])
+
+    def __len__(self):
+        return int(self.ends[-1])
+
+    def __getitem__(self, indices):
+        """A list of clip numbers -> input (B, F, J, 3), target (B, F, J, 3)."""
+        indices = np.asarray(indices)
+        owner = np.searchsorted(self.ends, indices, side="right")
+        order, found = [], []
+        for number in np.unique(owner):
+            places = np.flatnonzero(owner == number)
+            start = self.ends[number] - len(self.datasets[number])
+            order.append(places)
+            found.append(self.datasets[number][(indices[places] - start).tolist()])
+        back = torch.from_numpy(np.argsort(np.concatenate(order)))
+        return tuple(torch.cat(part)[back] for part in zip(*found))
 
 
 def training_clips(config, reader):
-    """The clips to train on: for Human3.6M, files under `data_root`/subset/train where there are some, else the reader's.
+    """The clips to train on, of every subset of `subset_list`.
+
+    For Human3.6M, files under `data_root`/subset/train where there are some; else AMASS is the store `dt_root`/
+    `amass_file`, and all other subsets are the reader's clips.
 
     Returns:
         The data set, and a line that says where the clips come from.
     """
+    subsets = list(config.subset_list)
+    amass = None
+    if AMASS in subsets and not any((Path(config.data_root) / AMASS / "train").glob("*.pkl")):
+        subsets.remove(AMASS)
+        amass = _amass_clips(config)
+        if not subsets:
+            return amass
+    others = _recorded_clips(config, reader, subsets)
+    if not amass:
+        return others
+    return MixedClips([amass[0], others[0]]), f"{amass[1]}, {others[1]}"
+
+
+def _amass_clips(config):
+    path = Path(config.dt_root) / config.amass_file
+    if not (path / INDEX).is_file():
+        raise UserError(
+            f"{path}: no such store; make it with tools/convert_amass.py, set amass_file, or leave {AMASS} out of "
+            "subset_list"
+        )
+    clips = MotionClips(path, config.clip_len, config.data_stride, config.sample_stride)
+    return clips, f"{len(clips)} clips cut from {path}"
+
+
+def _recorded_clips(config, reader, subsets):
     if config.dataset == "h36m" and Path(config.data_root).is_dir():
-        folders = [Path(config.data_root) / subset / "train" for subset in config.subset_list]
+        folders = [Path(config.data_root) / subset / "train" for subset in subsets]
         for folder in folders:
             if not any(folder.glob("*.pkl")):
                 raise UserError(f"{folder}: holds no clips, though data_root is there; set data_root or subset_list")
         if files := sorted(file for folder in folders for file in folder.glob("*.pkl")):
-            return FileClips(files, config.clip_len), f"{len(files)} files in {config.data_root}"
+            return FileClips(files, config.clip_len, config.synthetic), f"{len(files)} files in {config.data_root}"
     clips, _ = reader.get_split_id()
     if not len(clips):
         raise UserError(
@@ -114,6 +213,11 @@ class TrainingBatches:
             pool.shutdown(cancel_futures=True)
 
 
+def true_keypoints(poses):
+    """Where a perfect detector finds poses (..., J, 3): their x and y, with confidence 1."""
+    return torch.cat([poses[..., :2], torch.ones_like(poses[..., :1])], dim=-1)
+
+
 def network_input(inputs, targets, config):
     """What the network sees of clips (B, F, J, 2 or 3) with true poses (B, F, J, 3), normalised both.
 
@@ -121,7 +225,7 @@ def network_input(inputs, targets, config):
     confidence out.
     """
     if config.gt_2d:
-        inputs = torch.cat([targets[..., :2], torch.ones_like(targets[..., :1])], dim=-1)
+        inputs = true_keypoints(targets)
     return inputs[..., :2] if config.no_conf else inputs
 
 

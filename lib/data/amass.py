@@ -1,0 +1,229 @@
+"""AMASS motion (SMPL-H) as a store (lib/data/store.py): `joints` (n, 17, 3) float32, m, z up, all of part "train".
+
+A clip is one .npz file, named for its path: source "CMU/01/01_01_poses", camera and action "". The 17 joints are weighted
+sums of the mesh's vertices, by a regressor file, or points of the skeleton, by configs/skeletons/smplh.yaml. Each file is
+read once and its joints kept in a hidden folder beside the store until all are there; a run that was interrupted goes on
+with what it finds there.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lib.data.mocap.joints import read_table
+from lib.data.mocap.motion import resample
+from lib.data.skeleton import JOINTS
+from lib.data.smplh import (
+    JOINT_COUNT,
+    POINT_NAMES,
+    Regressed,
+    Skeleton,
+    check_array,
+    find_model,
+    read_model,
+    read_npz,
+)
+from lib.data.store import Runs, check_target, checksum, provenance_of, writing
+from lib.errors import UserError, describe
+from lib.files import atomic_path, require_file
+
+TABLE = Path(__file__).resolve().parents[2] / "configs" / "skeletons" / "smplh.yaml"
+ITEM = (len(JOINTS), 3)
+BLOCK = 2048  # frames posed at a time
+GENDERS = ("male", "female")  # a neutral body is taken for female, as published
+
+_KEYS = ["poses", "betas", "trans", "mocap_framerate", "gender"]
+_NO_MOTION = ("shape.npz", "_stagei.npz")  # ends of the names of files that hold a shape and no motion
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """written: False where the store was there already; skipped: what was wrong with each file left out."""
+
+    written: bool
+    clips: int = 0
+    frames: int = 0
+    skipped: tuple = ()
+
+
+def convert(
+    root, body_models, out, fps=60.0, regressor=None, table=None, skip_bad=False, progress=lambda items, what: items
+):
+    """Writes the motion below `root` to the store `out`, unless it holds just this already.
+
+    Args:
+        root: folder with AMASS's .npz files (SMPL-H), at any depth.
+        body_models: folder of the SMPL-H models, see `find_model`.
+        out: the store's folder.
+        fps: frames per second of the result; motion of another rate is resampled.
+        regressor: .npy file (17, V), joints from vertices, or None.
+        table: YAML that says which points of the skeleton the 17 joints are, where there is no regressor; `TABLE`.
+        skip_bad: leave out files that cannot be read instead of stopping.
+        progress: wraps a list of files, `tqdm` say; `what` says what is done with them.
+
+    Raises:
+        UserError: no files; a file, model or regressor is missing or damaged (names file and array); `out` cannot be
+            written.
+    """
+    root, out = Path(root), Path(out)
+    check_target(out)
+    files = _find_files(root)
+    bodies = _Bodies(body_models, regressor, table)
+    provenance = {
+        "made_by": "tools/convert_amass.py",
+        "code_sha256": [checksum(Path(__file__).with_name(name)) for name in ("amass.py", "smplh.py")],
+        "fps": fps,
+        "joints": bodies.described,
+        "body_models": {gender: checksum(path) for gender, path in bodies.files.items()},
+        "skip_bad": skip_bad,
+        "input": _describe_input(files, progress),
+    }
+    ready = out.with_name(f".{out.name}.clips")
+    if provenance_of(out) == provenance:
+        shutil.rmtree(ready, ignore_errors=True)
+        return Conversion(written=False)
+
+    _empty_unless_of(ready, provenance)
+    try:
+        frames, skipped = {}, []
+        for number, (name, path) in enumerate(progress(list(files.items()), "clips")):
+            target = ready / f"{number:06d}.npy"
+            if not target.is_file():
+                try:
+                    joints = read_motion(path, bodies, fps)
+                except UserError as error:
+                    if not skip_bad:
+                        raise
+                    skipped.append(str(error))
+                    continue
+                with atomic_path(target) as temporary, open(temporary, "wb") as handle:
+                    np.save(handle, joints)
+            frames[name] = target, len(np.load(target, mmap_mode="r"))
+        if not frames:
+            raise UserError(f"{root}: none of its {len(files)} files can be read; the first: {skipped[0]}")
+        _write(out, provenance, frames)
+    except Exception:
+        shutil.rmtree(ready, ignore_errors=True)
+        raise
+    shutil.rmtree(ready)
+    return Conversion(True, len(frames), sum(count for _, count in frames.values()), tuple(skipped))
+
+
+def read_motion(path, bodies, fps):
+    """The 17 joints (n, 17, 3) of an AMASS file, float32, m, z up, at `fps`.
+
+    Raises:
+        UserError: the file is truncated, lacks an array, or has one of another shape or not finite.
+    """
+    found = read_npz(path, _KEYS)
+    poses, trans, betas = found["poses"], found["trans"], found["betas"]
+    if poses.ndim != 2 or poses.shape[1] != 3 * JOINT_COUNT or not len(poses):
+        raise UserError(
+            f"{path}: 'poses' has shape {poses.shape}, expected (n, {3 * JOINT_COUNT}): {JOINT_COUNT} joints, AMASS's "
+            "SMPL+H files"
+        )
+    check_array(path, "poses", poses, poses.shape)
+    check_array(path, "trans", trans, (len(poses), 3))
+    check_array(path, "betas", betas, (betas.size,))
+    rate = found["mocap_framerate"].reshape(()) if found["mocap_framerate"].size == 1 else found["mocap_framerate"]
+    check_array(path, "mocap_framerate", rate, ())
+    if rate <= 0:
+        raise UserError(f"{path}: 'mocap_framerate' is {rate}")
+    ratio = float(rate) / fps
+    step = max(1, round(ratio))
+    if abs(ratio - step) <= 1e-3 * step:  # poses that `resample` would drop are not computed
+        poses, trans, ratio = poses[::step], trans[::step], 1.0
+    points_of = bodies.points_of(_gender(path, found["gender"]), betas.astype(np.float64))
+    joints = np.empty((len(poses), *ITEM), np.float32)
+    for start in range(0, len(poses), BLOCK):
+        rows = slice(start, start + BLOCK)
+        joints[rows] = points_of(poses[rows].astype(np.float64), trans[rows].astype(np.float64))
+    return joints if ratio == 1 else resample(joints, ratio * fps, fps).astype(np.float32)
+
+
+class _Bodies:
+    """The body models of both genders, and what the 17 joints are of them."""
+
+    def __init__(self, folder, regressor, table):
+        self.files = {gender: find_model(folder, gender) for gender in GENDERS}
+        self.models = {gender: read_model(path, regressor is not None) for gender, path in self.files.items()}
+        if regressor is None:
+            self.regressor, self.table = None, read_table(table or TABLE)
+            try:
+                self.table.positions(POINT_NAMES, np.zeros((1, len(POINT_NAMES), 3)))
+            except UserError as error:
+                raise UserError(f"{table}: {error}") from error
+            self.described = self.table.model_dump(mode="json")
+        else:
+            self.regressor = _read_regressor(regressor, self.models)
+            self.described = {"regressor_sha256": checksum(regressor)}
+
+    def points_of(self, gender, betas):
+        """A function from poses (n, 156) and translations (n, 3) to the 17 joints (n, 17, 3)."""
+        if self.regressor is not None:
+            return Regressed(self.models[gender], betas, self.regressor)
+        skeleton = Skeleton(self.models[gender], betas)
+        return lambda poses, trans: self.table.positions(POINT_NAMES, skeleton(poses, trans))
+
+
+def _read_regressor(path, models):
+    path = require_file(path)
+    try:
+        regressor = np.load(path, allow_pickle=False)
+    except Exception as error:  # NumPy raises many kinds for a damaged file
+        raise UserError(f"{path}: is truncated or not a .npy file of numbers ({describe(error)})") from error
+    if not isinstance(regressor, np.ndarray):
+        raise UserError(f"{path}: is an .npz file, expected .npy")
+    for model in models.values():
+        check_array(path, "regressor", regressor, (len(JOINTS), len(model.template)))
+    return regressor.astype(np.float64)
+
+
+def _gender(path, array):
+    value = array.item() if array.size == 1 else None
+    value = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    value = value.removeprefix("b'").removesuffix("'").lower()  # bytes that some releases made text of
+    if value not in (*GENDERS, "neutral"):
+        raise UserError(f"{path}: 'gender' is {value!r}, expected male, female or neutral")
+    return value if value in GENDERS else "female"
+
+
+def _find_files(root):
+    """{name: path} of all motion files below a folder, sorted by path; the name is the path there without its suffix."""
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give the one with AMASS's .npz files")
+    paths = (path for path in root.rglob("[!.]*.npz") if path.is_file() and not path.name.endswith(_NO_MOTION))
+    files = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(paths)}
+    if not files:
+        raise UserError(f"{root}: has no .npz files of motion, at any depth")
+    return files
+
+
+def _describe_input(files, progress):
+    lines = []
+    for name, path in progress(list(files.items()), "checksums"):
+        lines.append(f"{name} {checksum(path)}\n")
+    size = sum(path.stat().st_size for path in files.values())
+    return {"files": len(files), "bytes": size, "sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}
+
+
+def _empty_unless_of(ready, provenance):
+    """Removes joints that were made of or by something else, and labels the folder."""
+    label, text = ready / "provenance.json", json.dumps(provenance, indent=1)
+    if not label.is_file() or label.read_text(encoding="utf-8") != text:
+        shutil.rmtree(ready, ignore_errors=True)
+        with atomic_path(label) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _write(out, provenance, frames):
+    """The store, of {source: (file of its joints, frames)}."""
+    start = np.cumsum([0] + [count for _, count in frames.values()])
+    nothing = np.full(len(frames), "")
+    with writing(out, provenance, cameras={}) as writer:
+        writer.part("train", Runs(np.array(list(frames)), nothing, nothing, start))
+        writer.array("train", "joints", np.float32, ITEM, (np.load(file) for file, _ in frames.values()))
