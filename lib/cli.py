@@ -1,6 +1,7 @@
 """What every command of the project does around its `main`."""
 
 import argparse
+import math
 import signal
 import sys
 
@@ -23,6 +24,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise UserError(f"{message}; see --help")
+
+
+def positive_number(text):
+    """The type of an option that is a number above 0."""
+    number = float(text)
+    if not (number > 0 and math.isfinite(number)):
+        raise argparse.ArgumentTypeError("expected a number above 0")
+    return number
 
 
 def run(main):

@@ -78,7 +78,9 @@ def evaluate_h36m(predictions, reader, rootrel=True):
     sources = reader.rows("test", "source", clips[:, 0])
     kept = np.flatnonzero(~np.any([np.char.startswith(sources, name) for name in EXCLUDED_SOURCES], axis=0))
     if not len(kept):
-        raise UserError(f"{reader.path}: every test clip is of a source with wrong labels ({', '.join(EXCLUDED_SOURCES)})")
+        raise UserError(
+            f"{reader.path}: every test clip is of a source with wrong labels ({', '.join(EXCLUDED_SOURCES)})"
+        )
     predictions = np.asarray(predictions).reshape(*clips.shape, 17, 3)
     total, count = np.zeros((2, reader.count("test"))), np.zeros(reader.count("test"))
     for chosen in np.array_split(kept, -(-len(kept) * clips.shape[1] // _BLOCK)):

@@ -3,7 +3,6 @@
 python tools/convert_amass.py data/AMASS --body-models data/body_models --regressor J_regressor_h36m_correct.npy
 """
 
-import math
 import sys
 from pathlib import Path
 
@@ -11,9 +10,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import Parser, run
+from lib.cli import Parser, positive_number, run
 from lib.data.amass import convert
-from lib.errors import UserError
 
 
 def main(arguments=None):
@@ -21,7 +19,9 @@ def main(arguments=None):
     parser.add_argument("root", help="folder with AMASS's SMPL+H .npz files, at any depth")
     parser.add_argument("--body-models", metavar="DIR", required=True, help="folder with {male,female}/model.npz")
     parser.add_argument("--out", default="data/motion3d/amass.store", help="default: %(default)s")
-    parser.add_argument("--fps", type=float, default=60, help="frames per second of the result (default: 60)")
+    parser.add_argument(
+        "--fps", type=positive_number, default=60.0, help="frames per second of the result (default: 60)"
+    )
     joints = parser.add_mutually_exclusive_group()
     joints.add_argument(
         "--regressor",
@@ -31,8 +31,6 @@ def main(arguments=None):
     joints.add_argument("--skeleton", metavar="FILE", help="default: configs/skeletons/smplh.yaml")
     parser.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be read")
     options = parser.parse(arguments)
-    if not (options.fps > 0 and math.isfinite(options.fps)):
-        raise UserError("--fps: a number above 0")
     done = convert(
         options.root,
         options.body_models,
@@ -45,11 +43,7 @@ def main(arguments=None):
     )
     for problem in done.skipped:
         print(f"skipped {problem}", file=sys.stderr)
-    if done.written:
-        left_out = f", {len(done.skipped)} skipped" if done.skipped else ""
-        print(f"{options.out}: {done.clips} clips, {done.frames:,} frames at {options.fps:g} fps{left_out}")
-    else:
-        print(f"{options.out}: is up to date")
+    print(done.summary(options.out, options.fps))
 
 
 if __name__ == "__main__":

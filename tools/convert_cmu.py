@@ -3,7 +3,6 @@
 python tools/convert_cmu.py allasfamc --out data/motion3d/cmu.store
 """
 
-import math
 import sys
 from pathlib import Path
 
@@ -11,23 +10,22 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import Parser, run
+from lib.cli import Parser, positive_number, run
 from lib.data.mocap.convert import convert
-from lib.errors import UserError
 
 
 def main(arguments=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("root", help="folder with .asf and .amc files, or .bvh files, at any depth")
     parser.add_argument("--out", default="data/motion3d/cmu.store", help="default: %(default)s")
-    parser.add_argument("--fps", type=float, default=60, help="frames per second of the result (default: 60)")
+    parser.add_argument(
+        "--fps", type=positive_number, default=60.0, help="frames per second of the result (default: 60)"
+    )
     parser.add_argument("--skeleton", help="which points the 17 joints are (default: configs/skeletons/cmu_*.yaml)")
     parser.add_argument("--actions", help="CSV file: clip name, action")
     parser.add_argument("--test", help="file with the names of the clips for part test, one a line")
     parser.add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be read")
     options = parser.parse(arguments)
-    if not (options.fps > 0 and math.isfinite(options.fps)):
-        raise UserError("--fps: a number above 0")
     done = convert(
         options.root,
         options.out,
@@ -40,11 +38,7 @@ def main(arguments=None):
     )
     for problem in done.skipped:
         print(f"skipped {problem}", file=sys.stderr)
-    if done.written:
-        left_out = f", {len(done.skipped)} skipped" if done.skipped else ""
-        print(f"{options.out}: {done.clips} clips, {done.frames:,} frames at {options.fps:g} fps{left_out}")
-    else:
-        print(f"{options.out}: is up to date")
+    print(done.summary(options.out, options.fps))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,17 @@
 """AMASS motion (SMPL-H) as a store (lib/data/store.py): `joints` (n, 17, 3) float32, m, z up, all of part "train".
 
 A clip is one .npz file, named for its path: source "CMU/01/01_01_poses", camera and action "". The 17 joints are weighted
-sums of the mesh's vertices, by a regressor file, or points of the skeleton, by configs/skeletons/smplh.yaml. Each file is
-read once and its joints kept in a hidden folder beside the store until all are there; a run that was interrupted goes on
-with what it finds there.
+sums of the mesh's vertices, by a regressor file, or points of the skeleton, by configs/skeletons/smplh.yaml.
 """
 
 import hashlib
-import json
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lib.data.mocap.joints import read_table
 from lib.data.mocap.motion import resample
+from lib.data.motion_store import ITEM, write_motion
 from lib.data.skeleton import JOINTS
 from lib.data.smplh import (
     JOINT_COUNT,
@@ -27,27 +23,16 @@ from lib.data.smplh import (
     read_model,
     read_npz,
 )
-from lib.data.store import Runs, check_target, checksum, provenance_of, writing
+from lib.data.store import check_target, checksum
 from lib.errors import UserError, describe
-from lib.files import atomic_path, require_file
+from lib.files import require_file
 
 TABLE = Path(__file__).resolve().parents[2] / "configs" / "skeletons" / "smplh.yaml"
-ITEM = (len(JOINTS), 3)
 BLOCK = 2048  # frames posed at a time
 GENDERS = ("male", "female")  # a neutral body is taken for female, as published
 
 _KEYS = ["poses", "betas", "trans", "mocap_framerate", "gender"]
 _NO_MOTION = ("shape.npz", "_stagei.npz")  # ends of the names of files that hold a shape and no motion
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """written: False where the store was there already; skipped: what was wrong with each file left out."""
-
-    written: bool
-    clips: int = 0
-    frames: int = 0
-    skipped: tuple = ()
 
 
 def convert(
@@ -64,6 +49,9 @@ def convert(
         table: YAML that says which points of the skeleton the 17 joints are, where there is no regressor; `TABLE`.
         skip_bad: leave out files that cannot be read instead of stopping.
         progress: wraps a list of files, `tqdm` say; `what` says what is done with them.
+
+    Returns:
+        A `lib.data.motion_store.Conversion`.
 
     Raises:
         UserError: no files; a file, model or regressor is missing or damaged (names file and array); `out` cannot be
@@ -82,35 +70,7 @@ def convert(
         "skip_bad": skip_bad,
         "input": _describe_input(files, progress),
     }
-    ready = out.with_name(f".{out.name}.clips")
-    if provenance_of(out) == provenance:
-        shutil.rmtree(ready, ignore_errors=True)
-        return Conversion(written=False)
-
-    _empty_unless_of(ready, provenance)
-    try:
-        frames, skipped = {}, []
-        for number, (name, path) in enumerate(progress(list(files.items()), "clips")):
-            target = ready / f"{number:06d}.npy"
-            if not target.is_file():
-                try:
-                    joints = read_motion(path, bodies, fps)
-                except UserError as error:
-                    if not skip_bad:
-                        raise
-                    skipped.append(str(error))
-                    continue
-                with atomic_path(target) as temporary, open(temporary, "wb") as handle:
-                    np.save(handle, joints)
-            frames[name] = target, len(np.load(target, mmap_mode="r"))
-        if not frames:
-            raise UserError(f"{root}: none of its {len(files)} files can be read; the first: {skipped[0]}")
-        _write(out, provenance, frames)
-    except Exception:
-        shutil.rmtree(ready, ignore_errors=True)
-        raise
-    shutil.rmtree(ready)
-    return Conversion(True, len(frames), sum(count for _, count in frames.values()), tuple(skipped))
+    return write_motion(out, provenance, root, files, lambda path: read_motion(path, bodies, fps), skip_bad, progress)
 
 
 def read_motion(path, bodies, fps):
@@ -209,21 +169,3 @@ def _describe_input(files, progress):
         lines.append(f"{name} {checksum(path)}\n")
     size = sum(path.stat().st_size for path in files.values())
     return {"files": len(files), "bytes": size, "sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}
-
-
-def _empty_unless_of(ready, provenance):
-    """Removes joints that were made of or by something else, and labels the folder."""
-    label, text = ready / "provenance.json", json.dumps(provenance, indent=1)
-    if not label.is_file() or label.read_text(encoding="utf-8") != text:
-        shutil.rmtree(ready, ignore_errors=True)
-        with atomic_path(label) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-
-def _write(out, provenance, frames):
-    """The store, of {source: (file of its joints, frames)}."""
-    start = np.cumsum([0] + [count for _, count in frames.values()])
-    nothing = np.full(len(frames), "")
-    with writing(out, provenance, cameras={}) as writer:
-        writer.part("train", Runs(np.array(list(frames)), nothing, nothing, start))
-        writer.array("train", "joints", np.float32, ITEM, (np.load(file) for file, _ in frames.values()))

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from lib.data.joint_tables import Strict, read_joint_table
 from lib.data.skeleton import JOINTS
-from lib.errors import UserError, describe, nearest
 from lib.files import require_file
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -30,25 +29,21 @@ PROJECT = Path(__file__).resolve().parents[2]
 _Length = Annotated[float, Field(ge=0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class _Joint(_Strict):
+class _Joint(Strict):
     mean: tuple[float, float]
     std: tuple[_Length, _Length]
     gaussian: Annotated[float, Field(ge=0, le=1)]
     jitter: _Length
 
 
-class _Confidence(_Strict):
+class _Confidence(Strict):
     a: Annotated[float, Field(gt=0)]
     b: float
     mean: float
     std: _Length
 
 
-class _Parameters(_Strict):
+class _Parameters(Strict):
     key_spacing: Annotated[float, Field(gt=0)]
     uniform_range: _Length
     confidence: _Confidence
@@ -135,20 +130,4 @@ class Augmenter:
 def _read(path):
     path = Path(path)
     path = require_file(path if path.is_absolute() or path.is_file() else PROJECT / path, "; set noise_path")
-    try:
-        parameters = _Parameters.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = f"line {line + 1}: " if line is not None else ""
-        raise UserError(f"{path}: {place}is not YAML ({getattr(error, 'problem', None) or describe(error)})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ": ".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {place or 'the file'}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
-    for name in parameters.joints:
-        if name not in JOINTS:
-            raise UserError(f"{path}: joints: unknown joint {name!r}{nearest(name, JOINTS)}")
-    for name in JOINTS:
-        if name not in parameters.joints:
-            raise UserError(f"{path}: joints: joint {name!r} is missing; all of {', '.join(JOINTS)} are needed")
-    return parameters
+    return read_joint_table(path, _Parameters)

@@ -1,14 +1,10 @@
 """A folder of motion capture files as a store (lib/data/store.py): `joints` (n, 17, 3) float32, m, z up.
 
-A clip is one AMC or BVH file, named for it: source "05_01", camera "". Each is read once and kept in a hidden folder
-beside the store until all are there; a run that was interrupted goes on with what it finds in that folder.
+A clip is one AMC or BVH file, named for it: source "05_01", camera "".
 """
 
 import csv
 import hashlib
-import json
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +14,12 @@ from lib.data.mocap.bvh import read_bvh
 from lib.data.mocap.joints import read_table
 from lib.data.mocap.motion import point_positions, resample
 from lib.data.mocap.text import bad_line, read_lines
-from lib.data.skeleton import JOINTS
-from lib.data.store import Runs, check_target, checksum, provenance_of, writing
+from lib.data.motion_store import write_motion
+from lib.data.store import check_target, checksum
 from lib.errors import UserError, nearest
-from lib.files import atomic_path
 
 _TABLES = Path(__file__).resolve().parents[3] / "configs" / "skeletons"
 TABLES = {".amc": _TABLES / "cmu_asf.yaml", ".bvh": _TABLES / "cmu_bvh.yaml"}
-ITEM = (len(JOINTS), 3)
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """written: False where the store was there already; skipped: what was wrong with each clip left out."""
-
-    written: bool
-    clips: int = 0
-    frames: int = 0
-    skipped: tuple = ()
 
 
 def convert(
@@ -52,6 +36,9 @@ def convert(
         test: file with a clip name a line; those are part "test", the rest "train".
         skip_bad: leave out clips that cannot be read instead of stopping.
         progress: wraps a list of files, `tqdm` say; `what` says what is done with them.
+
+    Returns:
+        A `lib.data.motion_store.Conversion`.
 
     Raises:
         UserError: no clips; a clip, or another file given, cannot be read (names file and line); `out` cannot be written.
@@ -74,35 +61,17 @@ def convert(
         "skip_bad": skip_bad,
         "input": _describe_input(root, progress),
     }
-    ready = out.with_name(f".{out.name}.clips")
-    if provenance_of(out) == provenance:
-        shutil.rmtree(ready, ignore_errors=True)
-        return Conversion(written=False)
-
-    _empty_unless_of(ready, provenance)
-    try:
-        frames, skipped = {}, []
-        for name, path in progress(list(clips.items()), "clips"):
-            target = ready / f"{name}.npy"
-            if not target.is_file():
-                try:
-                    joints = read_clip(path, tables[path.suffix.lower()], fps)
-                except UserError as error:
-                    if not skip_bad:
-                        raise
-                    skipped.append(f"{name}: {error}")
-                    continue
-                with atomic_path(target) as temporary, open(temporary, "wb") as handle:
-                    np.save(handle, joints)
-            frames[name] = len(np.load(target, mmap_mode="r"))
-        if not frames:
-            raise UserError(f"{root}: none of its {len(clips)} clips can be read; the first: {skipped[0]}")
-        _write(out, provenance, ready, frames, action_of, in_test)
-    except Exception:
-        shutil.rmtree(ready, ignore_errors=True)
-        raise
-    shutil.rmtree(ready)
-    return Conversion(True, len(frames), sum(frames.values()), tuple(skipped))
+    return write_motion(
+        out,
+        provenance,
+        root,
+        clips,
+        lambda path: read_clip(path, tables[path.suffix.lower()], fps),
+        skip_bad,
+        progress,
+        part_of=lambda name: "test" if name in in_test else "train",
+        action_of=lambda name: action_of.get(name, ""),
+    )
 
 
 def read_clip(path, table, fps):
@@ -189,24 +158,3 @@ def _digest(files, root):
     """SHA-256 over the files' paths below `root` and their contents' checksums, in path order."""
     lines = sorted(f"{path.relative_to(root).as_posix()} {checksum(path)}\n" for path in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _empty_unless_of(ready, provenance):
-    """Removes clips that were made of or by something else, and labels the folder."""
-    label, text = ready / "provenance.json", json.dumps(provenance, indent=1)
-    if not label.is_file() or label.read_text(encoding="utf-8") != text:
-        shutil.rmtree(ready, ignore_errors=True)
-        with atomic_path(label) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-
-def _write(out, provenance, ready, frames, action_of, in_test):
-    with writing(out, provenance, cameras={}) as writer:
-        for part in ("train", "test"):
-            names = [name for name in frames if (name in in_test) == (part == "test")]
-            if not names:
-                continue
-            start = np.cumsum([0] + [frames[name] for name in names])
-            actions = np.array([action_of.get(name, "") for name in names])
-            writer.part(part, Runs(np.array(names), np.full(len(names), ""), actions, start))
-            writer.array(part, "joints", np.float32, ITEM, (np.load(ready / f"{name}.npy") for name in names))

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from lib.data.joint_tables import Strict, read_joint_table
 from lib.data.skeleton import JOINTS
-from lib.errors import UserError, describe, nearest
+from lib.errors import UserError, nearest
 from lib.files import require_file
 
 _TO_Z_UP = {
@@ -31,18 +31,14 @@ _TO_Z_UP = {
 }
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Ahead(_Strict):
+class Ahead(Strict):
     point: str
     metres: float
     left: tuple[str, str]
     up: tuple[str, str]
 
 
-class JointTable(_Strict):
+class JointTable(Strict):
     up: Literal["y", "z"]
     metres_per_unit: Annotated[float, Field(gt=0)]
     fps: Annotated[float, Field(gt=0)] | None = None
@@ -81,23 +77,9 @@ def read_table(path):
     Raises:
         UserError: the file is missing, not YAML or not such a table; names the key.
     """
-    path = require_file(path)
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        table = JointTable.model_validate(values)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = f"line {line + 1}: " if line is not None else ""
-        raise UserError(f"{path}: {place}is not YAML ({getattr(error, 'problem', None) or describe(error)})") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error.errors()[0])}") from error
-    for joint in table.joints:
-        if joint not in JOINTS:
-            raise UserError(f"{path}: joints: unknown joint {joint!r}{nearest(joint, JOINTS)}")
-    for joint in JOINTS:
-        if joint not in table.joints:
-            raise UserError(f"{path}: joints: joint {joint!r} is missing; all of {', '.join(JOINTS)} are needed")
-        source = table.joints[joint]
+    path = Path(path)
+    table = read_joint_table(require_file(path), JointTable, _explain)
+    for joint, source in table.joints.items():
         if isinstance(source, dict) and abs(sum(source.values()) - 1) > 1e-6:
             raise UserError(f"{path}: joints: {joint}: the weights add up to {sum(source.values()):g}, expected 1")
     return table

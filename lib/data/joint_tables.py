@@ -1,0 +1,46 @@
+"""YAML files with an entry for each of the 17 joints under `joints`, checked by a pydantic model."""
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lib.data.skeleton import JOINTS
+from lib.errors import UserError, describe, nearest
+
+
+class Strict(BaseModel):
+    """A part of such a file: no other keys, no infinite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def first_problem(error):
+    """A pydantic error as "key: what is wrong"."""
+    place = ": ".join(str(part) for part in error["loc"])
+    return f"{place or 'the file'}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def read_joint_table(path, model, explain=first_problem):
+    """The `model`, which has a dict `joints`, of a YAML file.
+
+    Args:
+        path: a file that is there.
+        explain: makes a message of a pydantic error.
+
+    Raises:
+        UserError: the file is not YAML or not such a table, or a joint is unknown or missing; names the key.
+    """
+    try:
+        table = model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        place = f"line {line + 1}: " if line is not None else ""
+        raise UserError(f"{path}: {place}is not YAML ({getattr(error, 'problem', None) or describe(error)})") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error.errors()[0])}") from error
+    for joint in table.joints:
+        if joint not in JOINTS:
+            raise UserError(f"{path}: joints: unknown joint {joint!r}{nearest(joint, JOINTS)}")
+    for joint in JOINTS:
+        if joint not in table.joints:
+            raise UserError(f"{path}: joints: joint {joint!r} is missing; all of {', '.join(JOINTS)} are needed")
+    return table
