@@ -1,10 +1,38 @@
 """Writing files so that a crash leaves the old one or the new one, never half of one."""
 
+import fcntl
 import os
 from contextlib import contextmanager
 from pathlib import Path
 
 from lib.errors import UserError, describe, nearest
+
+
+@contextmanager
+def only_one(path):
+    """Keeps other processes out of the same block for the same path; one that ends, however it ends, lets go.
+
+    Raises:
+        UserError: another process is in it.
+    """
+    path = Path(path)
+    lock = path.with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = open(lock, "w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock.exists() and os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+                break  # else the one before has removed it meanwhile
+        except BlockingIOError:
+            handle.close()
+            raise UserError(f"{path}: another process is writing it; wait until that is done") from None
+        handle.close()
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        handle.close()
 
 
 @contextmanager

@@ -380,7 +380,7 @@ def set_nan(content):
 def test_a_bad_npz_file_ends_the_command_and_changes_nothing(layouts, tmp_path, damage, message):
     folder, target = tmp_path / "npz", tmp_path / "made.store"
     shutil.copytree(layouts / "npz", folder)
-    with writing(target, {"made_by": "hand"}, {}) as writer:
+    with writing(target, {"made_by": mpi3dhp.MADE_BY}, {}) as writer:
         writer.part("train", Runs.of_rows(["a"], ["b"], ["c"]))
         writer.array("train", "x", "f4", (), [np.ones(1)])
     before = {path: path.read_bytes() for path in target.iterdir()}
@@ -521,7 +521,7 @@ def test_middle_frame_clips_are_centred_on_valid_frames(store, n_frames):
 
 
 def test_other_stores_are_refused(tmp_path):
-    with writing(tmp_path / "other.store", {}, {}) as writer:
+    with writing(tmp_path / "other.store", {"made_by": "a test"}, {}) as writer:
         writer.part("train", Runs.of_rows(["a"], ["b"], ["c"]))
         writer.array("train", "x", "f4", (), [np.ones(1)])
     with pytest.raises(UserError, match="other.store: 'train' lacks 'joint_2d'.* not a store of MPI-INF-3DHP"):

@@ -17,10 +17,11 @@ import torch
 from conftest import PARITY, ROOT
 
 from lib.data.dataset import RowClips, TrainingBatches
-from lib.data.h36m import DataReaderH36M
+from lib.data.h36m import MADE_BY, DataReaderH36M
 from lib.data.pickles import load_arrays
-from lib.data.store import check_store, open_store
+from lib.data.store import check_store, open_store, writing
 from lib.errors import UserError
+from lib.files import only_one
 from lib.metrics import evaluate_h36m
 
 NAME = "h36m_schema.pkl"
@@ -126,7 +127,10 @@ def test_damage_to_a_store_is_named(folder, store):
     file.write_bytes(data)
     open_store(store)
     error = convert(folder, "--check", code=2)
-    assert error == f"error: {file}: its content has changed since it was written; convert the data again\n"
+    assert (
+        error
+        == f"error: {file}: its content has changed since it was written; remove {store} and convert the data again\n"
+    )
     file.write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match="train.joint_2d.npy: is truncated"):
         read(folder)
@@ -173,6 +177,38 @@ def test_a_killed_conversion_goes_on_and_leaves_the_earlier_store_until_it_is_do
     assert content(store)["train.joint_2d.npy"] != before["train.joint_2d.npy"]
     check_store(store)
     assert shown(folder) == [NAME, store.name]
+
+
+def test_two_conversions_at_once_do_not_meet(folder):
+    command = [sys.executable, ROOT / "tools/convert_h36m.py", "--dt-root", folder, "--dt-file", NAME]
+    both = [subprocess.Popen(list(map(str, command)), text=True, stderr=subprocess.PIPE) for _ in range(2)]
+    errors = [process.communicate()[1] for process in both]
+    for process, error in zip(both, errors):
+        assert process.returncode == 0 or "another process is writing it; wait until that is done" in error, error
+    check_store(folder / "h36m_schema.store")
+    assert shown(folder) == [NAME, "h36m_schema.store"]
+
+
+def test_a_store_that_is_being_written_is_left_alone(folder, store):
+    with only_one(store):
+        with pytest.raises(UserError, match="h36m_schema.store: another process is writing it"):
+            with writing(store, {"made_by": MADE_BY, "of": "another"}, {}):
+                pass
+    check_store(store)
+
+
+def test_a_store_of_other_data_is_not_replaced(store):
+    with pytest.raises(UserError, match="is a store of other data, made by tools/convert_h36m.py"):
+        with writing(store, {"made_by": "tools/convert_3dhp.py"}, {}):
+            pass
+    check_store(store)
+
+
+def test_without_the_pickle_a_store_is_checked_and_cut_into_clips(folder, store):
+    (folder / NAME).unlink()
+    assert "every checksum is right" in convert(folder, "--check")
+    arguments = ("--clips", "--clips-out", folder / "clips", "--clip-len", 27, "--data-stride", 9)
+    assert "clips in train" in convert(folder, *arguments, name=store.name)
 
 
 def test_a_full_disk_leaves_nothing_half_written(folder, store):

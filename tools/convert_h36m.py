@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lib.cli import Parser, run
 from lib.data.clip_files import write_clip_files
 from lib.data.h36m import DataReaderH36M, convert
-from lib.data.store import check_store
+from lib.data.store import INDEX, SUFFIX, check_store
 from lib.errors import UserError
 
 
@@ -39,8 +39,11 @@ def main():
     options = parser.parse()
     if options.clip_len < 1 or options.data_stride < 1:
         raise UserError("--clip-len, --data-stride: at least 1")
-    store, written = convert(Path(options.dt_root, options.dt_file), options.out, bar("arrays", "array"))
-    print(f"{store}: {'written' if written else 'is up to date'}")
+    source = Path(options.dt_root, options.dt_file)
+    store = Path(options.out or source.with_suffix(SUFFIX))
+    if source.is_file() or not (store / INDEX).is_file():  # else the pickle was deleted, as it may be
+        store, written = convert(source, store, bar("arrays", "array"))
+        print(f"{store}: {'written' if written else 'is up to date'}")
     if options.check:
         check_store(store, bar("checksums", "file"))
         print(f"{store}: every checksum is right")

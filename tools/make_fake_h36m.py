@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import Parser, run
+from lib.cli import Parser, positive_number, run
 from lib.data.h36m import CAMERA_SIZES
+from lib.errors import UserError
 from lib.files import atomic_path
 
 FRAMES = {"train": 1_559_752, "test": 566_920}
@@ -68,9 +69,11 @@ def make_part(rng, split, frames):
 def main():
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="data/motion3d/fake_h36m.pkl", help="default: %(default)s")
-    parser.add_argument("--share", type=float, default=1.0, help="of the full size (default: %(default)s)")
+    parser.add_argument("--share", type=positive_number, default=1.0, help="of the full size (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse()
+    if options.seed < 0 or int(min(FRAMES.values()) * options.share) < 1:
+        raise UserError("--seed: at least 0; --share: enough for a frame")
     rng = np.random.default_rng(options.seed)
     dataset = {split: make_part(rng, split, int(frames * options.share)) for split, frames in FRAMES.items()}
     with atomic_path(options.out) as temporary, open(temporary, "wb") as handle:

@@ -27,6 +27,7 @@ from lib.data.store import check_target, checksum
 from lib.errors import UserError, describe
 from lib.files import require_file
 
+MADE_BY = "tools/convert_amass.py"
 TABLE = Path(__file__).resolve().parents[2] / "configs" / "skeletons" / "smplh.yaml"
 BLOCK = 2048  # frames posed at a time
 GENDERS = ("male", "female")  # a neutral body is taken for female, as published
@@ -58,11 +59,11 @@ def convert(
             written.
     """
     root, out = Path(root), Path(out)
-    check_target(out)
+    check_target(out, MADE_BY)
     files = _find_files(root)
     bodies = _Bodies(body_models, regressor, table)
     provenance = {
-        "made_by": "tools/convert_amass.py",
+        "made_by": MADE_BY,
         "code_sha256": [checksum(Path(__file__).with_name(name)) for name in ("amass.py", "smplh.py")],
         "fps": fps,
         "joints": bodies.described,

@@ -37,6 +37,8 @@ CAMERA_SIZES = {  # camera name: width, height in px
 EXCLUDED_SOURCES = ("s_09_act_05_subact_02", "s_09_act_10_subact_02", "s_09_act_13_subact_01")
 
 _JOINT_ROWS = {"joint_2d": 2, "joint3d_image": 3, "joints_2.5d_image": 3}
+MADE_BY = "tools/convert_h36m.py"
+
 _NAME_ROWS = ("camera_name", "action", "source")
 
 _STORED = {  # key: type and shape of a row in a store
@@ -173,9 +175,9 @@ def convert(source, target=None, progress=lambda arrays: arrays):
     """
     source = require_file(source, _HINT)
     target = Path(target) if target else source.with_suffix(SUFFIX)
-    check_target(target)
+    check_target(target, MADE_BY)
     provenance = {
-        "made_by": "lib.data.h36m.convert",
+        "made_by": MADE_BY,
         "of": source.name,
         "bytes": source.stat().st_size,
         "sha256": checksum(source),

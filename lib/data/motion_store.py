@@ -14,7 +14,7 @@ import numpy as np
 from lib.data.skeleton import JOINTS
 from lib.data.store import Runs, provenance_of, writing
 from lib.errors import UserError
-from lib.files import atomic_path
+from lib.files import atomic_path, only_one
 
 ITEM = (len(JOINTS), 3)
 PARTS = ("train", "test")
@@ -61,32 +61,35 @@ def write_motion(
     if provenance_of(out) == provenance:
         shutil.rmtree(ready, ignore_errors=True)
         return Conversion(written=False)
-    _empty_unless_of(ready, provenance)
-    try:
-        clips, skipped = {}, []
-        for number, (name, path) in enumerate(progress(list(files.items()), "clips")):
-            target = ready / f"{number:06d}.npy"
-            if not target.is_file():
-                try:
-                    joints = read(path)
-                except UserError as error:
-                    if not skip_bad:
-                        raise
-                    skipped.append(str(error))
-                    continue
-                with atomic_path(target) as temporary, open(temporary, "wb") as handle:
-                    np.save(handle, joints)
-            clips[name] = target, len(np.load(target, mmap_mode="r"))
-        if not clips:
-            raise UserError(f"{root}: none of its {len(files)} clips can be read; the first: {skipped[0]}")
-        with writing(out, provenance, cameras={}) as writer:
-            for part in PARTS:
-                _write_part(writer, part, {name: c for name, c in clips.items() if part_of(name) == part}, action_of)
-    except Exception:
-        shutil.rmtree(ready, ignore_errors=True)
-        raise
-    shutil.rmtree(ready)
-    return Conversion(True, len(clips), sum(count for _, count in clips.values()), tuple(skipped))
+    with only_one(ready):
+        _empty_unless_of(ready, provenance)
+        try:
+            clips, skipped = {}, []
+            for number, (name, path) in enumerate(progress(list(files.items()), "clips")):
+                target = ready / f"{number:06d}.npy"
+                if not target.is_file():
+                    try:
+                        joints = read(path)
+                    except UserError as error:
+                        if not skip_bad:
+                            raise
+                        skipped.append(str(error))
+                        continue
+                    with atomic_path(target) as temporary, open(temporary, "wb") as handle:
+                        np.save(handle, joints)
+                clips[name] = target, len(np.load(target, mmap_mode="r"))
+            if not clips:
+                raise UserError(f"{root}: none of its {len(files)} clips can be read; the first: {skipped[0]}")
+            with writing(out, provenance, cameras={}) as writer:
+                for part in PARTS:
+                    _write_part(
+                        writer, part, {name: c for name, c in clips.items() if part_of(name) == part}, action_of
+                    )
+        except Exception:
+            shutil.rmtree(ready, ignore_errors=True)
+            raise
+        shutil.rmtree(ready)
+        return Conversion(True, len(clips), sum(count for _, count in clips.values()), tuple(skipped))
 
 
 def _empty_unless_of(ready, provenance):

@@ -19,6 +19,7 @@ from lib.files import require_file
 
 log = logging.getLogger(__name__)
 
+MADE_BY = "tools/convert_3dhp.py"
 STORE = "mpi_inf_3dhp.store"
 MM = 1000.0  # of one unit of poses that the network learns: they are in m
 
@@ -167,9 +168,9 @@ def convert(source, target, progress=lambda items, label: items):
             store cannot be written; an earlier store is untouched then.
     """
     target = Path(target)
-    check_target(target)
+    check_target(target, MADE_BY)
     provenance = {
-        "made_by": "lib.data.mpi3dhp.convert",
+        "made_by": MADE_BY,
         "of": {
             name: {"bytes": path.stat().st_size, "sha256": checksum(path)}
             for name, path in progress(list(source.files.items()), "checksums")

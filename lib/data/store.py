@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.errors import UserError, describe
-from lib.files import require_file
+from lib.files import only_one, require_file
 
 SUFFIX = ".store"
 FORMAT, VERSION = "pose-store", 1
@@ -134,7 +134,9 @@ def check_store(folder, progress=lambda files: files):
     for entry in progress(entries):
         path = Path(folder) / entry["file"]
         if checksum(path) != entry["sha256"]:
-            raise UserError(f"{path}: its content has changed since it was written; convert the data again")
+            raise UserError(
+                f"{path}: its content has changed since it was written; remove {Path(folder)} and convert the data again"
+            )
 
 
 def checksum(path):
@@ -146,14 +148,19 @@ def checksum(path):
     return digest.hexdigest()
 
 
-def check_target(folder):
+def check_target(folder, made_by):
     """Where a store is to be written.
 
     Raises:
-        UserError: something else than a store is there.
+        UserError: something else is there than a store made by the same.
     """
-    if folder.exists() and not (folder / INDEX).is_file():
+    if not folder.exists():
+        return
+    if not (folder / INDEX).is_file():
         raise UserError(f"{folder}: is there already and is no store; remove it, or give another folder")
+    there = (provenance_of(folder) or {}).get("made_by", made_by)
+    if there != made_by:
+        raise UserError(f"{folder}: is a store of other data, made by {there}; remove it, or give another folder")
 
 
 @contextmanager
@@ -163,22 +170,27 @@ def writing(folder, provenance, cameras):
     Files are written to a hidden folder beside it. An error removes that; an interruption leaves it, and writing with
     the same provenance goes on from there.
 
+    Args:
+        provenance: has "made_by", what writes it; a store made by another is not replaced.
+
     Raises:
-        UserError: the folder cannot be written (no permission, disk full), or holds something else than a store.
+        UserError: the folder cannot be written (no permission, disk full), another process is writing it, or it holds
+            something else.
     """
     folder = Path(folder)
-    check_target(folder)
+    check_target(folder, provenance["made_by"])
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
-        writer = Writer(unfinished, provenance, cameras)
-        yield writer
-        writer.finish(folder)
+        with only_one(folder):
+            try:
+                writer = Writer(unfinished, provenance, cameras)
+                yield writer
+                writer.finish(folder)
+            except Exception:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
     except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         raise UserError(f"{folder}: cannot be written ({describe(error)})") from error
-    except Exception:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
 
 
 class Writer:

@@ -18,6 +18,7 @@ from lib.data.motion_store import write_motion
 from lib.data.store import check_target, checksum
 from lib.errors import UserError, nearest
 
+MADE_BY = "tools/convert_cmu.py"
 _TABLES = Path(__file__).resolve().parents[3] / "configs" / "skeletons"
 TABLES = {".amc": _TABLES / "cmu_asf.yaml", ".bvh": _TABLES / "cmu_bvh.yaml"}
 
@@ -44,13 +45,13 @@ def convert(
         UserError: no clips; a clip, or another file given, cannot be read (names file and line); `out` cannot be written.
     """
     root, out = Path(root), Path(out)
-    check_target(out)
+    check_target(out, MADE_BY)
     clips = _find_clips(root)
     tables = {kind: read_table(table or default) for kind, default in TABLES.items()}
     action_of = _read_actions(actions)
     in_test = _read_names(test, clips)
     provenance = {
-        "made_by": "tools/convert_cmu.py",
+        "made_by": MADE_BY,
         "code_sha256": _digest(Path(__file__).parent.glob("*.py"), Path(__file__).parent),
         "fps": fps,
         "skeletons": {
