@@ -237,6 +237,7 @@ class _Code:
         (lambda d: d["test"]["joint3d_image"].__setitem__((7, 3, 1), np.nan), r"test\['joint3d_image'\] is not finite in row 7"),
         (lambda d: d["train"]["camera_name"].__setitem__(5, "999"), r"train\['camera_name'\] has '999' in row 5"),
         (lambda d: d["train"].pop("source"), "'train' lacks 'source'"),
+        (lambda d: d["train"].update({key: rows[:0] for key, rows in d["train"].items()}), "'train' has no rows"),
         (lambda d: d["test"]["source"].__setitem__(9, ""), r"test\['source'\] is empty in row 9"),
         (lambda d: d["train"].update(joint_2d=_Code()), "refused: only NumPy arrays"),
         (lambda d: d["train"].update(joint_2d=d["train"]["joint_2d"][:5]), r"train\['joint_2d'\] has shape \(5, 17, 2\)"),

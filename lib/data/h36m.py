@@ -257,6 +257,8 @@ def _check_layout(path, dataset):
             if key not in part:
                 raise UserError(f"{path}: {split!r} lacks {key!r}")
         count = len(part["source"])
+        if not count:
+            raise UserError(f"{path}: {split!r} has no rows")
         for key in (*_JOINT_ROWS, "2.5d_factor", *_NAME_ROWS, "confidence"):
             if key not in part:
                 continue
