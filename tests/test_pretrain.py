@@ -185,14 +185,14 @@ def test_wrong_runs_are_one_line(folder):
 
 
 def test_a_store_that_is_no_motion_is_named(folder, tmp_path):
-    with writing(tmp_path / "other.store", {}, {}) as writer:
+    with writing(tmp_path / "other.store", {"made_by": "a test"}, {}) as writer:
         nothing = np.array([""])
         writer.part("train", Runs(nothing, nothing, nothing, np.array([0, 5])))
         writer.array("train", "joint_2d", "f4", (17, 2), [np.zeros((5, 17, 2))])
     with pytest.raises(UserError, match="other.store: has no 'joints' .* it is no store of motion"):
         MotionClips(tmp_path / "other.store", 3, 1)
     with pytest.raises(UserError, match="no motion is 243 frames long"):
-        with writing(tmp_path / "empty.store", {}, {}) as writer:
+        with writing(tmp_path / "empty.store", {"made_by": "a test"}, {}) as writer:
             writer.part("train", Runs(nothing, nothing, nothing, np.array([0, 5])))
             writer.array("train", "joints", "f4", (17, 3), [np.zeros((5, 17, 3))])
         MotionClips(tmp_path / "empty.store", 243, 81)
