@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.data.skeleton import JOINTS, ROOT
+from lib.data.skeleton import JOINTS, root_relative
 from lib.data.store import BLOCK
 
 
@@ -10,7 +10,7 @@ def mean_pose_predictions(reader):
     """The mean root-relative training pose in mm, for every frame of every test clip: (clips, F, 17, 3), normalised."""
     total = np.zeros((len(JOINTS), 3))
     for rows in _blocks(reader, "train"):
-        total += _root_relative(reader.read_mm("train", rows)).sum(0, dtype=np.float64)
+        total += root_relative(reader.read_mm("train", rows)).sum(0, dtype=np.float64)
     mean = total / reader.count("train")
     _, clips = reader.get_split_id()
     return mean.astype(np.float32) / reader.unit("test", clips).astype(np.float32)[..., None, None]
@@ -23,7 +23,7 @@ def linear_predictions(reader):
     for rows in _blocks(reader, "train"):
         inputs = _features(reader.read_2d("train", rows)).astype(np.float64)
         gram += inputs.T @ inputs
-        moment += inputs.T @ _root_relative(reader.read_3d("train", rows)).reshape(len(rows), -1)
+        moment += inputs.T @ root_relative(reader.read_3d("train", rows)).reshape(len(rows), -1)
     weights = np.linalg.lstsq(gram, moment, rcond=None)[0]
     _, clips = reader.get_split_id()
     poses = np.empty((reader.count("test"), len(JOINTS), 3), np.float32)
@@ -42,7 +42,3 @@ def _features(keypoints):
     """(n, 17, 2 or 3) -> (n, 35): x and y of every joint, and 1."""
     flat = keypoints[..., :2].reshape(len(keypoints), -1)
     return np.concatenate([flat, np.ones_like(flat[:, :1])], axis=1)
-
-
-def _root_relative(poses):
-    return poses - poses[..., ROOT, None, :]

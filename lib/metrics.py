@@ -5,10 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.data.h36m import EXCLUDED_SOURCES
-from lib.data.skeleton import ROOT
+from lib.data.skeleton import ROOT, root_relative
+from lib.data.store import BLOCK
 from lib.errors import UserError
-
-_BLOCK = 65536  # frames scored at a time
 
 
 class Errors(NamedTuple):
@@ -83,7 +82,7 @@ def evaluate_h36m(predictions, reader, rootrel=True):
         )
     predictions = np.asarray(predictions).reshape(*clips.shape, 17, 3)
     total, count = np.zeros((2, reader.count("test"))), np.zeros(reader.count("test"))
-    for chosen in np.array_split(kept, -(-len(kept) * clips.shape[1] // _BLOCK)):
+    for chosen in np.array_split(kept, -(-len(kept) * clips.shape[1] // BLOCK)):
         frames, errors = _errors(predictions[chosen], reader, chosen, rootrel)
         np.add.at(count, frames, 1)
         for sums, values in zip(total, errors):
@@ -107,13 +106,9 @@ def _errors(predictions, reader, chosen, rootrel):
     frames = clips.ravel()[counted]
     poses = reader.denormalize(predictions, chosen).reshape(-1, 17, 3)[counted]
     factor = reader.rows("test", "2.5d_factor", frames).astype(np.float64)
-    predicted = _root_relative(poses * factor[:, None, None])
-    target = _root_relative(reader.rows("test", "joints_2.5d_image", frames).astype(np.float64))
+    predicted = root_relative(poses * factor[:, None, None])
+    target = root_relative(reader.rows("test", "joints_2.5d_image", frames).astype(np.float64))
     return frames, np.stack([mpjpe(predicted, target), p_mpjpe(predicted, target)])
-
-
-def _root_relative(poses):
-    return poses - poses[:, ROOT, None]
 
 
 def _last_of_each_frame(clips):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.data.skeleton import ROOT
+from lib.data.skeleton import root_relative
 from lib.metrics import p_mpjpe
 
 PCK_LIMIT = 150  # mm
@@ -114,8 +114,8 @@ def evaluate_3dhp(predicted, target, valid, sequence, activity):
     frames = np.flatnonzero(valid)
     if not len(frames):
         raise ValueError("valid: no frame is left to score")
-    predicted = _root_relative("predicted", predicted, frames)
-    target = _root_relative("target", target, frames)
+    predicted = _checked("predicted", predicted, frames)
+    target = _checked("target", target, frames)
     sequence, activity = sequence[frames], activity[frames]
     errors = np.linalg.norm(predicted - target, axis=-1)
     aligned = p_mpjpe(predicted, target)
@@ -136,12 +136,13 @@ def evaluate_3dhp(predicted, target, valid, sequence, activity):
     )
 
 
-def _root_relative(name, poses, frames):
+def _checked(name, poses, frames):
+    """Poses of those frames, root-relative."""
     poses = poses[frames].astype(np.float64)
     bad = ~np.isfinite(poses).all((1, 2))
     if bad.any():
         raise ValueError(f"{name}: is not finite in frame {frames[bad][0]}")
-    return poses - poses[:, ROOT, None]
+    return root_relative(poses)
 
 
 def _pck(errors):

@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler, Dataset, RandomSampler
 
 from lib.data.clips import split_clips
 from lib.data.pickles import load_arrays
-from lib.data.skeleton import JOINTS, ROOT, flip
+from lib.data.skeleton import JOINTS, ROOT, flip, root_relative
 from lib.data.store import INDEX, open_store
 from lib.errors import UserError
 
@@ -232,7 +232,7 @@ def network_input(inputs, targets, config):
 def training_target(targets, config):
     """What the network learns of true poses (B, F, J, 3): root-relative, or depth from the first root (`rootrel`)."""
     if config.rootrel:
-        return targets - targets[:, :, ROOT, None]
+        return root_relative(targets)
     depth = targets[..., 2:] - targets[:, :1, ROOT, None, 2:]
     return torch.cat([targets[..., :2], depth], dim=-1)
 

@@ -5,26 +5,23 @@ from lib.data.mpi3dhp import DataReader3DHP
 from lib.errors import UserError
 
 
+def _shared(config):
+    """Arguments that every reader has."""
+    return {
+        "n_frames": config.clip_len,
+        "data_stride_train": config.data_stride,
+        "dt_root": config.dt_root,
+        "dt_file": config.dt_file,
+        "sample_stride": config.sample_stride,
+    }
+
+
 def _h36m(config):
-    return DataReaderH36M(
-        n_frames=config.clip_len,
-        sample_stride=config.sample_stride,
-        data_stride_train=config.data_stride,
-        data_stride_test=config.clip_len,
-        dt_root=config.dt_root,
-        dt_file=config.dt_file,
-    )
+    return DataReaderH36M(**_shared(config), data_stride_test=config.clip_len)
 
 
 def _mpi3dhp(config):
-    return DataReader3DHP(
-        n_frames=config.clip_len,
-        data_stride_train=config.data_stride,
-        dt_root=config.dt_root,
-        dt_file=config.dt_file,
-        sample_stride=config.sample_stride,
-        middle_frame=config.middle_frame,
-    )
+    return DataReader3DHP(**_shared(config), middle_frame=config.middle_frame)
 
 
 DATASETS = {"h36m": _h36m, "3dhp": _mpi3dhp}

@@ -27,6 +27,11 @@ def _swapped():
 FLIPPED = _swapped()  # FLIPPED[j] is the joint on the other side of the body
 
 
+def root_relative(poses):
+    """Poses (..., J, 3), array or tensor, with the root at the origin."""
+    return poses - poses[..., ROOT, None, :]
+
+
 def flip(poses):
     """Mirrors normalised poses (..., J, 2 or more): x changes sign, left and right joints change places.
 

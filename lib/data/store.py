@@ -32,7 +32,7 @@ from lib.files import only_one, require_file
 SUFFIX = ".store"
 FORMAT, VERSION = "pose-store", 1
 INDEX = "index.json"
-BLOCK = 65536  # rows read, converted or written at a time
+BLOCK = 65536  # rows read, converted, written or scored at a time
 _BYTES = 2**22  # hashed at a time
 
 
@@ -279,11 +279,10 @@ class _Tee:
         self.digest.update(data)
 
 
-def blocks_of(array, item_shape=None):
-    """The array's rows, `BLOCK` at a time; reshaped to (n, *item_shape) if given."""
+def blocks_of(array, item_shape):
+    """The array's rows as (n, *item_shape), `BLOCK` at a time."""
     for start in range(0, len(array), BLOCK):
-        block = np.asarray(array[start : start + BLOCK])
-        yield block if item_shape is None else block.reshape(-1, *item_shape)
+        yield np.asarray(array[start : start + BLOCK]).reshape(-1, *item_shape)
 
 
 def _read_index(path):
