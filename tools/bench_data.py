@@ -5,7 +5,6 @@ python tools/bench_data.py                # makes data/motion3d/fake_h36m.pkl fi
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -66,22 +65,21 @@ def loading(config):
 
 
 def training(config):
-    """Resident memory of all processes of some training steps of the S model."""
+    """Resident memory of some training steps of the S model; it is all in this process, for workers are threads."""
     dataset, _ = training_clips(config, read(config))
     model = config.build_model()
     optimizer = torch.optim.AdamW(model.parameters())
-    before = resident()
+    before = benchmark.resident_peak()
     for _, (inputs, targets) in zip(range(STEPS), TrainingBatches(dataset, config.batch_size, config.num_workers)):
         x, y = network_input(inputs, targets, config), training_target(targets, config)
         optimizer.zero_grad()
         pose_loss(model(x), y, config.loss_weights)[0].backward()
         optimizer.step()
-    return {"workers": config.num_workers, "resident_bytes": resident(), "before_first_step_bytes": before}
-
-
-def resident():
-    """Peak bytes of this process; it has no children: workers are threads."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "workers": config.num_workers,
+        "resident_bytes": benchmark.resident_peak(),
+        "before_first_step_bytes": before,
+    }
 
 
 def scoring(config):

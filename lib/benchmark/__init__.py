@@ -2,7 +2,7 @@
 
 from lib.benchmark.floors import measure_rates, scan_floor
 from lib.benchmark.implementations import REFERENCE, SLOW, chosen, implementations
-from lib.benchmark.measuring import measure_memory, peak_growth, progress, time_in_turn
+from lib.benchmark.measuring import measure_memory, peak_growth, progress, resident_peak, time_in_turn
 from lib.benchmark.options import add_options, device_of, options_of
 from lib.benchmark.report import (
     PASSES,
@@ -21,5 +21,5 @@ from lib.benchmark.sizes import JOINTS, SIZES
 __all__ = [
     "JOINTS", "PASSES", "REFERENCE", "SIZES", "SLOW", "add_options", "chosen", "conditions", "device_of", "figures",
     "implementations", "machine", "measure_memory", "measure_rates", "missing_lines", "options_of", "panel",
-    "peak_growth", "progress", "scan_floor", "summary", "table", "time_in_turn", "write_chart", "write_json",
+    "peak_growth", "progress", "resident_peak", "scan_floor", "summary", "table", "time_in_turn", "write_chart", "write_json",
 ]  # fmt: skip

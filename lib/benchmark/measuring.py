@@ -119,14 +119,14 @@ def peak_growth(call, device):
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is resident now
     except OSError:
         return None
-    before = _resident_peak()
+    before = resident_peak()
     result = call()
-    after = _resident_peak()
+    after = resident_peak()
     del result
     return after - before
 
 
-def _resident_peak():
-    """Bytes. Not getrusage's ru_maxrss: a process inherits that from the one that started it."""
+def resident_peak():
+    """Most bytes that this process has had resident. Not getrusage's ru_maxrss: a process inherits that from the one that started it."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
