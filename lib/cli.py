@@ -5,6 +5,8 @@ import math
 import signal
 import sys
 
+from tqdm import tqdm
+
 from lib.errors import UserError, nearest
 from lib.memory import reuse_freed_memory
 
@@ -32,6 +34,11 @@ def positive_number(text):
     if not (number > 0 and math.isfinite(number)):
         raise argparse.ArgumentTypeError("expected a number above 0")
     return number
+
+
+def progress_bar(items, doing, **looks):
+    """`items`, which show a bar on a terminal while they are gone through; `looks` are tqdm's arguments."""
+    return tqdm(items, desc=doing, disable=None, **looks)
 
 
 def run(main):

@@ -5,13 +5,12 @@ python tools/convert_3dhp.py --train-npz data_train_3dhp.npz --test-npz data_tes
 """
 
 import sys
+from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import Parser, run
+from lib.cli import Parser, progress_bar, run
 from lib.data.mpi3dhp import STORE, Archive, NpzFiles, convert
 from lib.data.store import open_store
 from lib.errors import UserError
@@ -25,11 +24,7 @@ def main(arguments=None):
     parser.add_argument("--test-npz", metavar="FILE", help="data_test_3dhp.npz, in place of ROOT")
     parser.add_argument("--out", default=f"data/motion3d/{STORE}", metavar="DIR", help="default: %(default)s")
     options = parser.parse(arguments)
-    made = convert(
-        _source(options),
-        options.out,
-        progress=lambda items, label: tqdm(items, desc=label, leave=False, disable=None),
-    )
+    made = convert(_source(options), options.out, partial(progress_bar, leave=False))
     if not made:
         print(f"{options.out}: is up to date")
         return

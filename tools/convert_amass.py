@@ -6,22 +6,18 @@ python tools/convert_amass.py data/AMASS --body-models data/body_models --regres
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import Parser, positive_number, run
+from lib.cli import Parser, progress_bar, run
 from lib.data.amass import convert
+from lib.motion_cli import add_motion_options, report
 
 
 def main(arguments=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("root", help="folder with AMASS's SMPL+H .npz files, at any depth")
     parser.add_argument("--body-models", metavar="DIR", required=True, help="folder with {male,female}/model.npz")
-    parser.add_argument("--out", default="data/motion3d/amass.store", help="default: %(default)s")
-    parser.add_argument(
-        "--fps", type=positive_number, default=60.0, help="frames per second of the result (default: 60)"
-    )
+    add_motion_options(parser, "data/motion3d/amass.store", "files")
     joints = parser.add_mutually_exclusive_group()
     joints.add_argument(
         "--regressor",
@@ -29,7 +25,6 @@ def main(arguments=None):
         help=".npy (17, 6890): Human3.6M's joints from the mesh (default: the skeleton's)",
     )
     joints.add_argument("--skeleton", metavar="FILE", help="default: configs/skeletons/smplh.yaml")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be read")
     options = parser.parse(arguments)
     done = convert(
         options.root,
@@ -39,11 +34,9 @@ def main(arguments=None):
         options.regressor,
         options.skeleton,
         options.skip_bad,
-        progress=lambda items, what: tqdm(items, desc=what, disable=None),
+        progress=progress_bar,
     )
-    for problem in done.skipped:
-        print(f"skipped {problem}", file=sys.stderr)
-    print(done.summary(options.out, options.fps))
+    report(done, options)
 
 
 if __name__ == "__main__":

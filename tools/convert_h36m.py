@@ -5,13 +5,12 @@ python tools/convert_h36m.py --clips      # also the published folder of pickles
 """
 
 import sys
+from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import Parser, run
+from lib.cli import Parser, progress_bar, run
 from lib.data.clip_files import write_clip_files
 from lib.data.h36m import DataReaderH36M, convert
 from lib.data.store import INDEX, SUFFIX, check_store
@@ -19,7 +18,7 @@ from lib.errors import UserError
 
 
 def bar(doing, unit):
-    return lambda items: tqdm(items, desc=doing, unit=unit, disable=None)
+    return partial(progress_bar, doing=doing, unit=unit)
 
 
 def main():

@@ -4,13 +4,12 @@ python tools/make_cmu_views.py            # writes data/motion3d/cmu17_virtual_c
 """
 
 import sys
+from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import Parser, run
+from lib.cli import Parser, progress_bar, run
 from lib.data.cmu import VIEWS_FILE, make_views
 from lib.errors import UserError
 
@@ -29,7 +28,7 @@ def main(arguments=None):
         options.out,
         options.train_views,
         options.seed,
-        progress=lambda clips: tqdm(clips, desc="virtual cameras", unit="clip", disable=None),
+        progress=partial(progress_bar, doing="virtual cameras", unit="clip"),
     )
     print(f"{options.out}: {'written' if made else 'is up to date'}")
 

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import Parser, positive_number, run
+from lib.cli import Parser, positive_number, progress_bar, run
 from lib.data.h36m import CAMERA_SIZES
 from lib.errors import UserError
 from lib.files import atomic_path
@@ -59,7 +58,7 @@ def recording(rng, camera, length):
 
 def make_part(rng, split, frames):
     rows = sources(split, frames)
-    recordings = [recording(rng, camera, n) for _, _, camera, n in tqdm(rows, desc=split, unit="source", disable=None)]
+    recordings = [recording(rng, camera, n) for _, _, camera, n in progress_bar(rows, split, unit="source")]
     part = {key: np.concatenate([r.pop(key) for r in recordings]) for key in list(recordings[0])}
     for i, key in enumerate(("source", "action", "camera_name")):
         part[key] = np.repeat([row[i] for row in rows], [row[3] for row in rows])
