@@ -1,6 +1,5 @@
 """The configuration of a run: the published YAML keys, checked, with `key=value` overrides."""
 
-import re
 from typing import Annotated
 
 import yaml
@@ -10,12 +9,12 @@ from lib.data.clips_2d import SETS_2D
 from lib.data.dataset import AMASS
 from lib.data.readers import DATASETS
 from lib.data.skeleton import JOINTS
-from lib.errors import UserError, describe, nearest
-from lib.files import require_file
+from lib.errors import UserError, nearest
 from lib.losses import LOSS_TERMS
 from lib.model.mambablocks import LIMB_GRADIENTS
 from lib.model.posemamba import PoseMamba
 from lib.model.scan_orders import SCAN_ORDERS
+from lib.yaml_files import parse_yaml, read_yaml
 
 BACKBONES = {"PoseMamba": PoseMamba}
 
@@ -140,7 +139,9 @@ def load_config(path=None, overrides=(), base=None, base_origin=None):
     values = dict(base or {})
     origin = dict.fromkeys(values, base_origin)
     if path is not None:
-        given = _read_yaml(path)
+        given = read_yaml(path)
+        if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+            raise UserError(f"{path}: expected lines of `key: value`")
         values |= given
         origin |= dict.fromkeys(given, str(path))
     for override in overrides:
@@ -148,7 +149,7 @@ def load_config(path=None, overrides=(), base=None, base_origin=None):
         if not equals or not key:
             raise UserError(f"{override!r}: expected key=value")
         try:
-            values[key] = yaml.load(text, _Loader)
+            values[key] = parse_yaml(text)
         except (yaml.YAMLError, ValueError, TypeError) as error:
             raise UserError(f"{override!r}: the value is not YAML") from error
         origin[key] = "command line"
@@ -226,33 +227,3 @@ def _explain(error, key, values):
     if error["type"] == "extra_forbidden":
         return f"unknown key{nearest(key, Config.model_fields)}"
     return f"{values[key]!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
-
-
-def _read_yaml(path):
-    path = require_file(path)
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = f"line {line + 1}: " if line is not None else ""
-        raise UserError(f"{path}: {place}is not YAML ({getattr(error, 'problem', None) or describe(error)})") from error
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(f"{path}: expected lines of `key: value`")
-    return values
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 2e-4 is a number (YAML 1.1 wants 2.0e-4), and a key given twice is an error."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)

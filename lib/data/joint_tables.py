@@ -1,10 +1,10 @@
 """YAML files with an entry for each of the 17 joints under `joints`, checked by a pydantic model."""
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lib.data.skeleton import JOINTS
-from lib.errors import UserError, describe, nearest
+from lib.errors import UserError, nearest
+from lib.yaml_files import read_yaml
 
 
 class Strict(BaseModel):
@@ -23,18 +23,15 @@ def read_joint_table(path, model, explain=first_problem):
     """The `model`, which has a dict `joints`, of a YAML file.
 
     Args:
-        path: a file that is there.
+        path: the file.
         explain: makes a message of a pydantic error.
 
     Raises:
-        UserError: the file is not YAML or not such a table, or a joint is unknown or missing; names the key.
+        UserError: the file is missing, not YAML or not such a table, or a joint is unknown or missing; names the key.
     """
+    content = read_yaml(path)
     try:
-        table = model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = f"line {line + 1}: " if line is not None else ""
-        raise UserError(f"{path}: {place}is not YAML ({getattr(error, 'problem', None) or describe(error)})") from error
+        table = model.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error.errors()[0])}") from error
     for joint in table.joints:

@@ -14,7 +14,6 @@
 configs/skeletons/ has the tables of CMU's files. Up y turns into the project's z up by (x, y, z) -> (x, -z, y).
 """
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -23,7 +22,6 @@ from pydantic import Field
 from lib.data.joint_tables import Strict, read_joint_table
 from lib.data.skeleton import JOINTS
 from lib.errors import UserError, nearest
-from lib.files import require_file
 
 _TO_Z_UP = {
     "y": np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]),  # a quarter turn about x
@@ -77,8 +75,7 @@ def read_table(path):
     Raises:
         UserError: the file is missing, not YAML or not such a table; names the key.
     """
-    path = Path(path)
-    table = read_joint_table(require_file(path), JointTable, _explain)
+    table = read_joint_table(path, JointTable, _explain)
     for joint, source in table.joints.items():
         if isinstance(source, dict) and abs(sum(source.values()) - 1) > 1e-6:
             raise UserError(f"{path}: joints: {joint}: the weights add up to {sum(source.values()):g}, expected 1")
