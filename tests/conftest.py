@@ -1,11 +1,22 @@
-"""Shared by all tests: where things are, and how close is close."""
+"""Shared by all tests: where things are, how close is close, and a pickle that runs code."""
 
+import os
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = ROOT / "tests" / "parity"
+
+
+class Trap:
+    """Its pickle makes a folder when something reads it that runs what a pickle asks for."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
 
 
 def relative_error(value, expected):

@@ -1,7 +1,6 @@
 """MPI-INF-3DHP: both layouts through the command line to one store, its reader, its scores, and damaged files."""
 
 import math
-import os
 import pickle
 import shutil
 import subprocess
@@ -10,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Trap
 
 from lib.data import mpi3dhp
 from lib.data.mpi3dhp import Archive, DataReader3DHP, NpzFiles, convert
@@ -331,21 +330,13 @@ def test_a_missing_package_is_named(layouts, tmp_path, monkeypatch, package, nam
     assert_refused(tmp_path, Archive(layouts / "archive"), f"{name[-1]}/annot.mat: .* pip install {package}$")
 
 
-class _Malicious:
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.target),)
-
-
 def load_npz(path):
     return np.load(path, allow_pickle=True)["data"].item()
 
 
 def put_code_in(folder):
     content = load_npz(folder / "data_test_3dhp.npz")
-    content["TS1"]["valid"] = _Malicious(folder / "trap")
+    content["TS1"]["valid"] = Trap(folder / "trap")
     np.savez_compressed(folder / "data_test_3dhp.npz", data=np.array(content, dtype=object))
 
 

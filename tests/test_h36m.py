@@ -1,11 +1,10 @@
 """The Human3.6M reader and its scores against the published reader and evaluation, and damaged files."""
 
-import os
 import pickle
 
 import numpy as np
 import pytest
-from conftest import PARITY
+from conftest import PARITY, Trap
 
 from lib.data.clips import split_clips
 from lib.data.h36m import DataReaderH36M
@@ -185,17 +184,9 @@ def test_missing_and_truncated_files_are_named(tmp_path):
         load_arrays(tmp_path / "short.pkl")
 
 
-class _Malicious:
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.target),)
-
-
 def test_a_pickle_with_code_is_refused_before_it_runs(tmp_path):
     trap = tmp_path / "trap"
-    (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"train": _Malicious(trap)}))
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"train": Trap(trap)}))
     with pytest.raises(UserError, match=r"bad.pkl: refused: .* asks for posix.mkdir"):
         load_arrays(tmp_path / "bad.pkl")
     assert not trap.exists()

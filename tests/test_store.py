@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import PARITY, ROOT
+from conftest import PARITY, ROOT, Trap
 
 from lib.data.dataset import RowClips, TrainingBatches
 from lib.data.h36m import MADE_BY, DataReaderH36M
@@ -226,11 +226,6 @@ def test_a_full_disk_leaves_nothing_half_written(folder, store):
     assert shown(folder) == [NAME, store.name]
 
 
-class _Code:
-    def __reduce__(self):
-        return os.mkdir, ("/tmp/never-made-by-a-pickle",)
-
-
 @pytest.mark.parametrize(
     "damage, message",
     [
@@ -239,7 +234,7 @@ class _Code:
         (lambda d: d["train"].pop("source"), "'train' lacks 'source'"),
         (lambda d: d["train"].update({key: rows[:0] for key, rows in d["train"].items()}), "'train' has no rows"),
         (lambda d: d["test"]["source"].__setitem__(9, ""), r"test\['source'\] is empty in row 9"),
-        (lambda d: d["train"].update(joint_2d=_Code()), "refused: only NumPy arrays"),
+        (lambda d: d["train"].update(joint_2d=Trap("/tmp/never-made-by-a-pickle")), "refused: only NumPy arrays"),
         (lambda d: d["train"].update(joint_2d=d["train"]["joint_2d"][:5]), r"train\['joint_2d'\] has shape \(5, 17, 2\)"),
     ],
 )  # fmt: skip
@@ -278,6 +273,14 @@ def test_published_clips(folder, store):
             np.testing.assert_array_equal(clip["data_input"], inputs[split][number])
             np.testing.assert_array_equal(clip["data_label"], labels[split][number])
     assert "is there already" in convert(folder, *arguments, code=2)
+
+
+def test_clips_that_are_being_written_are_left_alone(folder, store):
+    out = folder / "clips"
+    with only_one(out):
+        error = convert(folder, "--clips", "--clips-out", out, "--clip-len", 27, "--data-stride", 9, code=2)
+    assert f"error: {out}: another process is writing it; wait until that is done" in error
+    assert shown(folder) == [NAME, store.name]
 
 
 def test_threads_do_not_change_the_batches(folder, store):

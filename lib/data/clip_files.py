@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from lib.errors import UserError, describe
+from lib.files import only_one
+
+PARTS = ("train", "test")
 
 
 def write_clip_files(reader, folder, progress=lambda clips: clips):
@@ -23,25 +26,31 @@ def write_clip_files(reader, folder, progress=lambda clips: clips):
         {part: number of clips}.
 
     Raises:
-        UserError: `folder` is there already, or cannot be written.
+        UserError: `folder` is there already, cannot be written, or another process is writing it.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise UserError(f"{folder}: is there already; remove it, or give another folder")
     unfinished = folder.with_name(f".{folder.name}.unfinished")
-    np.random.seed(0)
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        for split, clips in zip(("train", "test"), reader.get_split_id()):
-            (unfinished / split).mkdir(parents=True)
-            for number in progress(range(len(clips))):
-                rows = clips[number]
-                clip = {"data_input": reader.read_2d(split, rows), "data_label": reader.read_3d(split, rows)}
-                with open(unfinished / split / f"{number:08d}.pkl", "wb") as handle:
-                    pickle.dump(clip, handle, protocol=4)
-        unfinished.rename(folder)
+        with only_one(folder):
+            if folder.exists():
+                raise UserError(f"{folder}: is there already; remove it, or give another folder")
+            try:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                _write(reader, unfinished, progress)
+                unfinished.rename(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({describe(error)})") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return {split: len(clips) for split, clips in zip(("train", "test"), reader.get_split_id())}
+    return {split: len(clips) for split, clips in zip(PARTS, reader.get_split_id())}
+
+
+def _write(reader, folder, progress):
+    np.random.seed(0)
+    for split, clips in zip(PARTS, reader.get_split_id()):
+        (folder / split).mkdir(parents=True)
+        for number in progress(range(len(clips))):
+            rows = clips[number]
+            clip = {"data_input": reader.read_2d(split, rows), "data_label": reader.read_3d(split, rows)}
+            with open(folder / split / f"{number:08d}.pkl", "wb") as handle:
+                pickle.dump(clip, handle, protocol=4)
