@@ -141,8 +141,8 @@ def write_checkpoint(paths, model, optimizer, epoch, lr, min_loss, **extras):
     }
     for path in paths:
         try:
-            with atomic_path(path) as temporary:
-                torch.save(content, temporary)
+            with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+                torch.save(content, handle)
         except RuntimeError as error:  # torch's own writer, when the disk is full
             raise UserError(f"{path}: cannot be written ({describe(error)}); is the disk full?") from error
 

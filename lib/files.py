@@ -2,31 +2,46 @@
 
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib.errors import UserError, describe, nearest
 
 
+def cannot_write(path, error):
+    """The `UserError` for an `OSError` while `path` was written by way of hidden files beside it, which it leaves out."""
+    reason = error.strerror or describe(error)
+    path, other = Path(path), Path(error.filename or path)
+    if other.absolute() != path.absolute() and f".{path.name}." not in str(other):
+        reason += f": {other}"
+    return UserError(f"{path}: cannot be written ({reason})")
+
+
 @contextmanager
-def only_one(path):
+def only_one(path, named=None):
     """Keeps other processes out of the same block for the same path; one that ends, however it ends, lets go.
 
+    Args:
+        named: what messages call it, if not `path`.
+
     Raises:
-        UserError: another process is in it.
+        UserError: another process is in it, or the folder cannot be written.
     """
-    path = Path(path)
+    path, named = Path(path), named or path
     lock = path.with_name(f".{path.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        handle = open(lock, "w")
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = open(lock, "w")
+        except OSError as error:
+            raise cannot_write(named, error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if lock.exists() and os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
                 break  # else the one before has removed it meanwhile
         except BlockingIOError:
             handle.close()
-            raise UserError(f"{path}: another process is writing it; wait until that is done") from None
+            raise UserError(f"{named}: another process is writing it; wait until that is done") from None
         handle.close()
     try:
         yield
@@ -36,8 +51,11 @@ def only_one(path):
 
 
 @contextmanager
-def atomic_path(path):
+def atomic_path(path, named=None):
     """Yields a temporary path beside `path`; it takes the place of `path` if the block succeeds.
+
+    Args:
+        named: what messages call it, if not `path`.
 
     Raises:
         UserError: the file cannot be written (no permission, disk full).
@@ -51,9 +69,24 @@ def atomic_path(path):
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({describe(error)})") from error
+        raise cannot_write(named or path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def require_folder(path, hint=""):
+    """The path if it is a folder.
+
+    Raises:
+        UserError: it is not; the message ends with `hint`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"{path}: is a file, a folder is needed{hint}")
+    raise UserError(f"{path}: no such folder{hint}")
 
 
 def require_file(path, hint=""):

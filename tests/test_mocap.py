@@ -1,8 +1,12 @@
 """Motion capture files become 17 joints: files made here, through the command that users start."""
 
 import json
+import re
+import resource
+import signal
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from lib.data.mocap import convert as conversion
 from lib.data.mocap.motion import resample
 from lib.data.skeleton import JOINTS, LEFT, LIMBS, RIGHT
 from lib.errors import UserError
+from lib.files import only_one
 from tools import convert_cmu
 
 METRES = 0.0254 / 0.45  # per unit of CMU's files
@@ -190,9 +195,9 @@ def write_bvh(path, poses, frame_time="0.0083333"):
     path.write_text("\n".join([*lines, ""]))
 
 
-def command(*arguments):
+def command(*arguments, **options):
     arguments = [sys.executable, str(ROOT / "tools" / "convert_cmu.py"), *map(str, arguments)]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=120, **options)
 
 
 def joints_of(folder, part="train"):
@@ -450,6 +455,7 @@ def test_the_command_ends_with_one_line_and_code_2(kind, poses, tmp_path):
         ("{lfemur: 0.5, rfemur: 0.5}", "{lfemur: 0.5, rfemur: 0.6}", "pelvis: the weights add up to 1.1"),
         ("{lfemur: 0.5, rfemur: 0.5}", "[lfemur, rfemur]", "joints: pelvis: expected a point, weights of points"),
         ("up: y", "up: [y", "is not YAML"),
+        ("up: y", "up: y\nup: z", "is not YAML (key 'up' is given twice)"),
     ],
 )  # fmt: skip
 def test_bad_skeleton_table(old, new, message, poses, tmp_path):
@@ -486,6 +492,28 @@ def test_other_bad_arguments(tree, tmp_path):
     expect_error(tmp_path, "argument --fps: expected a number above 0; see --help", "--fps", "nan")
     write_amc(tmp_path / "in" / "again" / "05_01.amc", [rest_pose()])
     expect_error(tmp_path, "there is another clip of this name")
+
+
+def test_an_out_that_cannot_be_written_is_named_once(tree, tmp_path):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "o.store"
+    result = command(tree, "--out", out)
+    assert result.returncode == 2
+    assert result.stderr == f"error: {out}: cannot be written (File exists: {tmp_path / 'file'})\n"
+
+    def allow(size):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    out = tmp_path / "o.store"
+    for size in (10, 2000):  # too little for what says what the clips are, and for a clip
+        result = command(tree, "--out", out, preexec_fn=partial(allow, size))
+        assert result.returncode == 2
+        assert re.fullmatch(rf"error: {out}: cannot be written \([^/]*\)\n", result.stderr), result.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with only_one(tmp_path / ".o.store.clips"):
+        result = command(tree, "--out", out)
+    assert result.stderr == f"error: {out}: another process is writing it; wait until that is done\n"
 
 
 def test_skip_bad_says_which(poses, tmp_path):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.errors import UserError, describe
-from lib.files import only_one
+from lib.errors import UserError
+from lib.files import cannot_write, only_one
 
 PARTS = ("train", "test")
 
@@ -41,7 +41,7 @@ def write_clip_files(reader, folder, progress=lambda clips: clips):
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({describe(error)})") from error
+        raise cannot_write(folder, error) from error
     return {split: len(clips) for split, clips in zip(PARTS, reader.get_split_id())}
 
 

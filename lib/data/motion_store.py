@@ -61,9 +61,9 @@ def write_motion(
     if provenance_of(out) == provenance:
         shutil.rmtree(ready, ignore_errors=True)
         return Conversion(written=False)
-    with only_one(ready):
-        _empty_unless_of(ready, provenance)
+    with only_one(ready, named=out):
         try:
+            _empty_unless_of(ready, provenance, named=out)
             clips, skipped = {}, []
             for number, (name, path) in enumerate(progress(list(files.items()), "clips")):
                 target = ready / f"{number:06d}.npy"
@@ -75,7 +75,7 @@ def write_motion(
                             raise
                         skipped.append(str(error))
                         continue
-                    with atomic_path(target) as temporary, open(temporary, "wb") as handle:
+                    with atomic_path(target, named=out) as temporary, open(temporary, "wb") as handle:
                         np.save(handle, joints)
                 clips[name] = target, len(np.load(target, mmap_mode="r"))
             if not clips:
@@ -92,12 +92,12 @@ def write_motion(
         return Conversion(True, len(clips), sum(count for _, count in clips.values()), tuple(skipped))
 
 
-def _empty_unless_of(ready, provenance):
+def _empty_unless_of(ready, provenance, named):
     """Removes clips that were made of or by something else, and labels the folder."""
     label, text = ready / "provenance.json", json.dumps(provenance, indent=1)
     if not label.is_file() or label.read_text(encoding="utf-8") != text:
         shutil.rmtree(ready, ignore_errors=True)
-        with atomic_path(label) as temporary:
+        with atomic_path(label, named) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

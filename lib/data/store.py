@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.errors import UserError, describe
-from lib.files import only_one, require_file
+from lib.files import cannot_write, only_one, require_file
 
 SUFFIX = ".store"
 FORMAT, VERSION = "pose-store", 1
@@ -190,7 +190,7 @@ def writing(folder, provenance, cameras):
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({describe(error)})") from error
+        raise cannot_write(folder, error) from error
 
 
 class Writer:

@@ -17,6 +17,7 @@ from lib.data.mocap.text import bad_line, read_lines
 from lib.data.motion_store import write_motion
 from lib.data.store import check_target, checksum
 from lib.errors import UserError, nearest
+from lib.files import require_folder
 
 MADE_BY = "tools/convert_cmu.py"
 _TABLES = Path(__file__).resolve().parents[3] / "configs" / "skeletons"
@@ -96,8 +97,7 @@ def read_clip(path, table, fps):
 
 def _find_clips(root):
     """{name: path} of all clips below a folder, sorted by path."""
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give the one with the ASF/AMC or BVH files")
+    require_folder(root, "; give the one with the ASF/AMC or BVH files")
     clips = {}
     for path in _files(root, TABLES):
         if path.stem in clips:
