@@ -21,7 +21,7 @@ from lib.data.h36m import MADE_BY, DataReaderH36M
 from lib.data.pickles import load_arrays
 from lib.data.store import check_store, open_store, writing
 from lib.errors import UserError
-from lib.files import only_one
+from lib.files import atomic_path, only_one
 from lib.metrics import evaluate_h36m
 
 NAME = "h36m_schema.pkl"
@@ -221,9 +221,27 @@ def test_a_full_disk_leaves_nothing_half_written(folder, store):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
     error = convert(folder, code=2, preexec_fn=little_space)
-    assert re.fullmatch(rf"error: {store}: cannot be written \(.*File too large.*\)\n", error.splitlines(True)[-1])
+    assert error.splitlines()[-1] == f"error: {store}: cannot be written (File too large)"
     assert content(store) == before
     assert shown(folder) == [NAME, store.name]
+
+
+def test_a_place_that_cannot_be_written_is_named_once(folder, store):
+    for out in (folder / NAME / "made.store", folder / NAME / "clips"):
+        options = ("--out", out) if out.suffix else ("--clips", "--clips-out", out)
+        error = convert(folder, *options, code=2)
+        assert error.splitlines()[-1] == f"error: {out}: cannot be written (File exists: {folder / NAME})"
+    with pytest.raises(UserError) as error:
+        with atomic_path(folder / "file") as temporary:
+            temporary.write_text("")
+            (folder / "file").mkdir()
+    assert str(error.value) == f"{folder / 'file'}: cannot be written (Is a directory)"
+
+
+def test_an_input_that_cannot_be_read_while_a_store_is_written_is_named(folder):
+    with pytest.raises(UserError, match=r"s.store: cannot be written \(No such file or directory: .*/absent\)$"):
+        with writing(folder / "s.store", {"made_by": MADE_BY}, {}):
+            open(folder / "absent")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +271,9 @@ def test_a_truncated_pickle_is_named(folder):
     data = (folder / NAME).read_bytes()
     (folder / NAME).write_bytes(data[: len(data) // 2])
     assert "is truncated or not a pickle" in convert(folder, code=2)
-    assert "h36m_schemo.pkl: no such file (did you mean" in convert(folder, name="h36m_schemo.pkl", code=2)
+    error = convert(folder, name="h36m_schemo.pkl", code=2)
+    assert "h36m_schemo.pkl: no such file (did you mean" in error
+    assert "give --dt-root and --dt-file" in error and "dt_" not in error
     assert shown(folder) == [NAME]
 
 
@@ -273,6 +293,26 @@ def test_published_clips(folder, store):
             np.testing.assert_array_equal(clip["data_input"], inputs[split][number])
             np.testing.assert_array_equal(clip["data_label"], labels[split][number])
     assert "is there already" in convert(folder, *arguments, code=2)
+
+
+def test_the_folder_of_clips_is_named_for_their_numbers(folder, store):
+    out = folder / "MB3D_f27s81" / "H36M-SH"
+    assert f"{out}: " in convert(folder, "--clips", "--clip-len", 27)
+    assert (out / "train" / "00000000.pkl").is_file() and (out / "test" / "00000000.pkl").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--clip-len", 27], "--clip-len: only with --clips"),
+        (["--data-stride", 9], "--data-stride: only with --clips"),
+        (["--clips-out", "clips"], "--clips-out: only with --clips"),
+        (["--clips", "--clip-len", 0], "--clip-len: at least 1, not 0"),
+    ],
+)
+def test_wrong_options_of_clips_are_one_line(folder, arguments, message):
+    assert convert(folder, *arguments, code=2) == f"error: {message}\n"
+    assert shown(folder) == [NAME]
 
 
 def test_clips_that_are_being_written_are_left_alone(folder, store):
@@ -306,6 +346,15 @@ def test_an_abandoned_epoch_leaves_no_thread(folder, store):
     for _ in TrainingBatches(RowClips(reader, reader.get_split_id()[0]), 2, 4):
         break
     assert threading.active_count() == before
+
+
+def test_a_made_up_file_needs_the_name_of_a_file(tmp_path):
+    for out in ("", tmp_path):
+        command = [sys.executable, ROOT / "tools/make_fake_h36m.py", "--out", out]
+        result = subprocess.run(list(map(str, command)), text=True, capture_output=True, cwd=tmp_path)
+        assert result.returncode == 2
+        assert result.stderr == f"error: --out: {str(out)!r} is a folder; give the file to write\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_size_file_is_made_and_measured(tmp_path):

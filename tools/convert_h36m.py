@@ -31,13 +31,12 @@ def main():
     parser.add_argument("--check", action="store_true", help="compare the store with its checksums")
     parser.add_argument("--clips", action="store_true", help="write the published folder of clips as well")
     parser.add_argument(
-        "--clips-out", metavar="DIR", default="data/motion3d/MB3D_f243s81/H36M-SH", help="default: %(default)s"
+        "--clips-out", metavar="DIR", help="their folder (default: DT_ROOT/MB3D_fLENGTHsSTRIDE/H36M-SH)"
     )
-    parser.add_argument("--clip-len", type=int, default=243, help="frames of a clip (default: %(default)s)")
-    parser.add_argument("--data-stride", type=int, default=81, help="between training clips (default: %(default)s)")
+    parser.add_argument("--clip-len", type=int, help="frames of a clip (default: 243)")
+    parser.add_argument("--data-stride", type=int, help="frames between training clips (default: 81)")
     options = parser.parse()
-    if options.clip_len < 1 or options.data_stride < 1:
-        raise UserError("--clip-len, --data-stride: at least 1")
+    _check_clip_options(options)
     source = Path(options.dt_root, options.dt_file)
     store = Path(options.out or source.with_suffix(SUFFIX))
     if source.is_file() or not (store / INDEX).is_file():  # else the pickle was deleted, as it may be
@@ -47,11 +46,20 @@ def main():
         check_store(store, bar("checksums", "file"))
         print(f"{store}: every checksum is right")
     if options.clips:
-        reader = DataReaderH36M(
-            options.clip_len, 1, options.data_stride, options.clip_len, dt_root=store.parent, dt_file=store.name
-        )
-        counts = write_clip_files(reader, options.clips_out, bar("clips", "clip"))
-        print(f"{options.clips_out}: " + ", ".join(f"{count} clips in {split}" for split, count in counts.items()))
+        frames, stride = options.clip_len or 243, options.data_stride or 81
+        folder = options.clips_out or Path(options.dt_root, f"MB3D_f{frames}s{stride}", "H36M-SH")
+        reader = DataReaderH36M(frames, 1, stride, frames, dt_root=store.parent, dt_file=store.name)
+        counts = write_clip_files(reader, folder, bar("clips", "clip"))
+        print(f"{folder}: " + ", ".join(f"{count} clips in {split}" for split, count in counts.items()))
+
+
+def _check_clip_options(options):
+    for name in ("clips_out", "clip_len", "data_stride"):
+        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
+        if value is not None and not options.clips:
+            raise UserError(f"{option}: only with --clips")
+        if isinstance(value, int) and value < 1:
+            raise UserError(f"{option}: at least 1, not {value}")
 
 
 if __name__ == "__main__":

@@ -73,6 +73,8 @@ def main():
     options = parser.parse()
     if options.seed < 0 or int(min(FRAMES.values()) * options.share) < 1:
         raise UserError("--seed: at least 0; --share: enough for a frame")
+    if Path(options.out).is_dir():
+        raise UserError(f"--out: {options.out!r} is a folder; give the file to write")
     rng = np.random.default_rng(options.seed)
     dataset = {split: make_part(rng, split, int(frames * options.share)) for split, frames in FRAMES.items()}
     with atomic_path(options.out) as temporary, open(temporary, "wb") as handle:

@@ -49,10 +49,7 @@ _STORED = {  # key: type and shape of a row in a store
     "2.5d_factor": ("f8", ()),
 }
 
-_HINT = (
-    "; put the preprocessed Human3.6M file there or set dt_root and dt_file; "
-    "the sample's is made by: python tools/make_cmu_views.py"
-)
+_HINT = "; put the preprocessed Human3.6M file there or {}; the sample's is made by: python tools/make_cmu_views.py"
 
 
 class DataReaderH36M(RowReader):
@@ -173,7 +170,7 @@ def convert(source, target=None, progress=lambda arrays: arrays):
         UserError: the pickle is missing, unreadable or not in this layout (names key and row), or the store cannot
             be written; an earlier store is untouched then.
     """
-    source = require_file(source, _HINT)
+    source = require_file(source, _HINT.format("give --dt-root and --dt-file"))
     target = Path(target) if target else source.with_suffix(SUFFIX)
     check_target(target, MADE_BY)
     provenance = {
@@ -225,7 +222,7 @@ def _open(path):
 
 
 def _open_pickle(path):
-    dataset = load_arrays(path, _HINT)
+    dataset = load_arrays(path, _HINT.format("set dt_root and dt_file"))
     try:
         _check_layout(path, dataset)
     except (TypeError, ValueError) as error:
