@@ -224,6 +224,16 @@ def test_the_test_set_is_found_elsewhere(layouts, tmp_path):
         Archive(test_root)
 
 
+@pytest.mark.parametrize("option", ["ROOT", "--test-root"])
+def test_a_root_that_is_no_folder_is_named(layouts, tmp_path, option):
+    (tmp_path / "file").touch()
+    for name, message in (("absent", "no such folder; "), ("file", "is a file, a folder is needed; ")):
+        arguments = [tmp_path / name] if option == "ROOT" else [layouts / "archive", option, tmp_path / name]
+        done = command(*arguments, "--out", tmp_path / "made.store")
+        assert done.returncode == 2 and done.stderr.startswith(f"error: {tmp_path / name}: {message}")
+        assert done.stderr.count("\n") == 1 and "has none of" not in done.stderr
+
+
 def test_only_the_first_frames_of_a_sequence_are_used(layouts, store, tmp_path, monkeypatch):
     monkeypatch.setitem(mpi3dhp.TRAIN_FRAMES, "S1 Seq1", 4)
     assert convert(Archive(layouts / "archive"), tmp_path / "short.store")
@@ -428,7 +438,7 @@ def test_options_that_do_not_fit_are_refused(layouts, tmp_path):
         ((), "give either ROOT"),
         (("--train-npz", layouts / "npz/data_train_3dhp.npz"), "both --train-npz and --test-npz"),
         ((layouts / "archive", *npz_options(layouts / "npz")), "give either ROOT"),
-        ((tmp_path / "absent", "--out", tmp_path / "new"), "absent: has none of the folders S1 to S8"),
+        ((tmp_path / "absent", "--out", tmp_path / "new"), "absent: no such folder"),
         ((layouts / "archive", "--out", tmp_path / "mine"), "mine: is there already and is no store"),
     ):
         done = command(*arguments)
@@ -517,7 +527,7 @@ def test_other_stores_are_refused(tmp_path):
         writer.array("train", "x", "f4", (), [np.ones(1)])
     with pytest.raises(UserError, match="other.store: 'train' lacks 'joint_2d'.* not a store of MPI-INF-3DHP"):
         DataReader3DHP(5, 2, tmp_path, "other.store")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="absent.store: no such store"):
         DataReader3DHP(5, 2, tmp_path, "absent.store")
 
 

@@ -114,7 +114,7 @@ def test_scores_of_clips(folder, middle):
         ("gt_2d=True", "gt_2d: dataset 3dhp has root-relative poses in m; set gt_2d: False"),
         ("rootrel=False", "rootrel: dataset 3dhp has root-relative poses in m; set rootrel: True"),
         ("dataset=3dph", "dataset: '3dph' is unknown (did you mean '3dhp'?)"),
-        ("dt_file=h36m.pkl", "index.json: no such file"),
+        ("dt_file=a.store", "/a.store: no such store; make it with tools/convert_3dhp.py, or set dt_root and dt_file"),
     ],
 )
 def test_wrong_settings_are_one_line(folder, override, message):

@@ -13,9 +13,9 @@ from lib.data.clips import split_clips
 from lib.data.pickles import load_npz_objects
 from lib.data.reader import RowReader
 from lib.data.skeleton import JOINTS
-from lib.data.store import Runs, check_target, checksum, open_store, provenance_of, writing
+from lib.data.store import INDEX, Runs, check_target, checksum, open_store, provenance_of, writing
 from lib.errors import UserError, describe
-from lib.files import require_file
+from lib.files import require_file, require_folder
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,10 @@ class DataReader3DHP(RowReader):
         middle_frame=False,
     ):
         self.path = Path(dt_root) / dt_file
+        if not (self.path / INDEX).is_file():
+            raise UserError(
+                f"{self.path}: no such store; make it with tools/convert_3dhp.py, or set dt_root and dt_file"
+            )
         store = open_store(self.path)
         _check_store(store)
         super().__init__(store.parts, store.cameras, sample_stride)
@@ -215,12 +219,12 @@ class Archive:
         test_root: the same for TS1 to TS6; by default below or beside the training set.
 
     Raises:
-        UserError: a file is missing.
+        UserError: a folder or file is missing.
     """
 
     def __init__(self, root, test_root=None):
         subjects = sorted({name.split()[0] for name in TRAIN_FRAMES})
-        train = _folder_of(subjects, root, _TRAIN_FOLDERS, "")
+        train = _folder_of(subjects, root, _TRAIN_FOLDERS, "; give the folder of the archive, with S1 to S8")
         test = _folder_of(TEST_CAMERAS, test_root or root, _TEST_FOLDERS, "; or give its folder by --test-root")
         self.files = {}
         for name in TRAIN_FRAMES:
@@ -376,6 +380,7 @@ def _entry(content, key, place):
 
 def _folder_of(names, root, folders, hint):
     """The first of some folders below `root` that has a folder of one of these names."""
+    require_folder(root, hint)
     for folder in folders:
         if any((Path(root) / folder / name).is_dir() for name in names):
             return Path(root) / folder
