@@ -218,7 +218,7 @@ def damaged(clip, **changes):
         ({"poses": np.zeros((0, 156))}, "'poses' has shape (0, 156)"),
         ({"mocap_framerate": np.array(0.0)}, "'mocap_framerate' is 0.0"),
         ({"gender": np.array("robot")}, "'gender' is 'robot', expected male, female or neutral"),
-        ({"poses": np.array([print], object)}, "is truncated, or not an .npz file of plain arrays"),
+        ({"poses": np.array([print], object)}, "holds Python objects, which are not loaded; expected an .npz file of plain arrays"),
     ],
 )  # fmt: skip
 def test_wrong_motion_is_one_line(files, tmp_path, changes, message):
@@ -244,6 +244,23 @@ def test_truncated_motion_stops_or_is_skipped(files, tmp_path):
     assert "short.npz: is truncated" in line
     done = run(tmp_path, tmp_path, "--body-models", folder / "models", "--out", "o.store", "--skip-bad")
     assert "1 clips, 7 frames at 60 fps, 1 skipped" in done.stdout and "skipped" in done.stderr
+
+
+def test_objects_and_pickles_are_not_loaded(files, tmp_path):
+    folder, _, clips, _ = files
+    (tmp_path / "in").mkdir()
+    path, regressor = tmp_path / "in" / "walk.npz", tmp_path / "regressor.npy"
+    objects = np.array([Trap(tmp_path / "trap")], object)
+    command = (folder, tmp_path / "in", "--body-models", "models", "--out", tmp_path / "o.store")
+    np.savez(path, **{**clips["CMU/01/01_01_poses"], "betas": objects})
+    expected = "holds Python objects, which are not loaded; expected"
+    assert refusal(*command) == f"error: {path}: {expected} an .npz file of plain arrays"
+    np.save(regressor, objects, allow_pickle=True)
+    assert refusal(*command, "--regressor", regressor) == f"error: {regressor}: {expected} a .npy file of numbers"
+    path.write_bytes(pickle.dumps(objects))
+    line = refusal(*command)
+    assert line == f"error: {path}: is truncated, or not an .npz file of plain arrays (pickles are not loaded)"
+    assert not (tmp_path / "trap").exists()
 
 
 def test_wrong_commands_are_one_line(files, tmp_path):

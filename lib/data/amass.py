@@ -18,14 +18,15 @@ from lib.data.smplh import (
     POINT_NAMES,
     Regressed,
     Skeleton,
+    cannot_load,
     check_array,
     find_model,
     read_model,
     read_npz,
 )
 from lib.data.store import check_target, checksum
-from lib.errors import UserError, describe
-from lib.files import require_file
+from lib.errors import UserError
+from lib.files import require_file, require_folder
 
 MADE_BY = "tools/convert_amass.py"
 TABLE = Path(__file__).resolve().parents[2] / "configs" / "skeletons" / "smplh.yaml"
@@ -136,7 +137,7 @@ def _read_regressor(path, models):
     try:
         regressor = np.load(path, allow_pickle=False)
     except Exception as error:  # NumPy raises many kinds for a damaged file
-        raise UserError(f"{path}: is truncated or not a .npy file of numbers ({describe(error)})") from error
+        raise cannot_load(path, "a .npy file of numbers", error) from error
     if not isinstance(regressor, np.ndarray):
         raise UserError(f"{path}: is an .npz file, expected .npy")
     for model in models.values():
@@ -155,8 +156,7 @@ def _gender(path, array):
 
 def _find_files(root):
     """{name: path} of all motion files below a folder, sorted by path; the name is the path there without its suffix."""
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give the one with AMASS's .npz files")
+    require_folder(root, "; give the one with AMASS's .npz files")
     paths = (path for path in root.rglob("[!.]*.npz") if path.is_file() and not path.name.endswith(_NO_MOTION))
     files = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(paths)}
     if not files:

@@ -116,11 +116,19 @@ def read_npz(path, keys):
             there = archive.files
             found = {key: archive[key] for key in keys if key in there}
     except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
-        raise UserError(f"{path}: is truncated, or not an .npz file of plain arrays ({describe(error)})") from error
+        raise cannot_load(path, "an .npz file of plain arrays", error) from error
     for key in keys:
         if key not in found:
             raise UserError(f"{path}: lacks array {key!r}; it has {', '.join(there) or 'none'}")
     return found
+
+
+def cannot_load(path, expected, error):
+    """The `UserError` for what `np.load` raised of a file that it is not to unpickle."""
+    if "Object arrays cannot be loaded" in str(error):
+        return UserError(f"{path}: holds Python objects, which are not loaded; expected {expected}")
+    reason = "pickles are not loaded" if "allow_pickle" in str(error) else describe(error)
+    return UserError(f"{path}: is truncated, or not {expected} ({reason})")
 
 
 def check_array(path, key, array, shape):
