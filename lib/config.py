@@ -176,10 +176,12 @@ def validate(values, origin=None):
         raise UserError(f"{_where('clip_len', origin)}{config.clip_len} frames is longer than maxlen, {config.maxlen}")
     if config.dataset != "3dhp" and config.middle_frame:
         raise UserError(f"{_where('middle_frame', origin)}is for dataset: 3dhp")
-    if config.dataset == "3dhp":
+    if config.dataset in ("3dhp", "views"):
         for key, needed in (("gt_2d", False), ("synthetic", False), ("train_2d", False), ("rootrel", True)):
             if getattr(config, key) != needed:
-                raise UserError(f"{_where(key, origin)}dataset 3dhp has root-relative poses in m; set {key}: {needed}")
+                raise UserError(
+                    f"{_where(key, origin)}dataset {config.dataset} has root-relative poses in m; set {key}: {needed}"
+                )
     if not config.synthetic and AMASS in config.subset_list:
         raise UserError(f"{_where('subset_list', origin)}{AMASS} has no 2D detections; set synthetic: True")
     if config.noise and not (config.synthetic or config.gt_2d):

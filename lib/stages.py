@@ -3,9 +3,12 @@
 import logging
 from typing import NamedTuple
 
+import torch
+
 from lib.data.augment import Augmenter
 from lib.data.clips_2d import SETS_2D
 from lib.data.dataset import (
+    Shots,
     TrainingBatches,
     flip_half,
     network_input,
@@ -49,12 +52,25 @@ class Reprojection:
         return weighted_2d(predicted, seen.to(device), targets[..., 2:].to(device)), {}
 
 
+class Viewing:
+    """Learning 3D poses from views that are drawn as they are looked at (`lib.data.views`)."""
+
+    def __init__(self, config, views):
+        self.config, self.views = config, views
+
+    def __call__(self, model, first, last, device):
+        """Shots' first and last rows (B,), (B,) -> the loss and its unweighted terms by name."""
+        x, y = self.views(torch.stack([first, last], dim=1))
+        x = network_input(x, y, self.config)
+        return pose_loss(model(x.to(device)), y.to(device), self.config.loss_weights)
+
+
 class Stage(NamedTuple):
     """name: what its loss is called in records, "" for the 3D clips; first: the first epoch (from 1) that passes it."""
 
     name: str
     batches: TrainingBatches
-    learn: Lifting | Reprojection
+    learn: Lifting | Reprojection | Viewing
     first: int
 
 
@@ -64,6 +80,10 @@ def training_stages(config, reader):
     Raises:
         UserError: a data set is missing or damaged.
     """
+    if config.dataset == "views":
+        log.info("training clips: %d shots of %s, in views drawn anew", len(reader.shots), reader.path)
+        shots = TrainingBatches(Shots(reader.shots), config.batch_size)
+        return [Stage("", shots, Viewing(config, reader.views), 1)]
     augment = Augmenter(config)
     dataset, origin = training_clips(config, reader)
     log.info("training clips: %s", origin)

@@ -81,7 +81,7 @@ def make_views(motion_file, target, train_views=8, seed=0, progress=lambda clips
     }
     if target.is_file() and _provenance(target) == provenance:
         return False
-    motion = _read_motion(motion_file)
+    motion = read_motion(motion_file)
     parts = {"train": [], "test": []}
     for index, name in progress(list(enumerate(motion["name"].tolist()))):
         split = str(motion["split"][index])
@@ -115,7 +115,7 @@ def _provenance(target):
         return None  # damaged: it is made anew
 
 
-def _read_motion(path):
+def read_motion(path):
     try:
         with np.load(path, allow_pickle=False) as arrays:
             motion = {key: arrays[key] for key in ("root", "joints", "start", "name", "action", "split", "fps")}

@@ -133,6 +133,20 @@ class MixedClips(Dataset):
         return tuple(torch.cat(part)[back] for part in zip(*found))
 
 
+class Shots(Dataset):
+    """Shots (n, 2) of motion capture, to be looked at by `lib.data.views.Views`."""
+
+    def __init__(self, shots):
+        self.shots = shots
+
+    def __len__(self):
+        return len(self.shots)
+
+    def __getitem__(self, indices):
+        """A list of shot numbers -> first rows (B,), last rows (B,)."""
+        return self.shots[indices].unbind(1)
+
+
 def training_clips(config, reader):
     """The clips to train on, of every subset of `subset_list`.
 

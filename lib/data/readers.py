@@ -2,6 +2,7 @@
 
 from lib.data.h36m import DataReaderH36M
 from lib.data.mpi3dhp import DataReader3DHP
+from lib.data.view_reader import ViewReader
 from lib.errors import UserError
 
 
@@ -24,11 +25,17 @@ def _mpi3dhp(config):
     return DataReader3DHP(**_shared(config), middle_frame=config.middle_frame)
 
 
-DATASETS = {"h36m": _h36m, "3dhp": _mpi3dhp}
+def _views(config):
+    arguments = _shared(config)
+    del arguments["sample_stride"]
+    return ViewReader(**arguments)
+
+
+DATASETS = {"h36m": _h36m, "3dhp": _mpi3dhp, "views": _views}
 
 
 def open_reader(config):
-    """The reader of `config.dataset`: Human3.6M's layout, or MPI-INF-3DHP.
+    """The reader of `config.dataset`: Human3.6M's layout, MPI-INF-3DHP, or motion capture in views drawn anew.
 
     Raises:
         UserError: the data are missing or damaged, or no test source gives a clip.
