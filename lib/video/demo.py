@@ -1,0 +1,116 @@
+"""What `vis.py` does: from its options to a folder of results."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from lib.errors import UserError
+from lib.files import only_one, require_file
+from lib.video.pipeline import MOST_PIXELS, Options, lift
+from lib.video.results import write_data, write_pictures
+from lib.video.source import VideoSource
+from lib.video.writer import VideoWriter
+
+VIDEOS = Path("demo/video")
+OUTPUT = Path("demo/output")
+
+
+def lift_to_folder(options):
+    """Lifts the video of `options` (see `vis.py`) and writes all results.
+
+    Raises:
+        UserError: an option or the video is bad, nobody is seen, or results cannot be written.
+    """
+    chosen = _lifting(options)
+    camera = options.video.isdigit() and not Path(options.video).exists()
+    video = None if camera else _find(options.video)
+    folder = Path(options.out_path or OUTPUT / (f"camera_{options.video}" if camera else video.stem))
+    with only_one(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if camera:
+            video = folder / "recording.mp4"
+            _record(int(options.video), video)
+        source, working = VideoSource(video, MOST_PIXELS), folder / ".working"
+        try:
+            poses = lift(source, working, chosen, _bar)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on where it was")
+            raise
+        qualities = write_data(poses, folder)
+        write_pictures(poses, source, folder, options.audio, _bar)
+        shutil.rmtree(working)
+    _print(poses, qualities, folder)
+    if source.damaged:
+        print(f"{video}: {source.damaged}; the results are of what could be read")
+
+
+def _lifting(options):
+    if options.max_gap < 0:
+        raise UserError("--max-gap: expected seconds, 0 or more")
+    models = {"det_model": options.det_model, "pose_model": options.pose_model}
+    return Options(
+        weights=options.evaluate,
+        config=options.config,
+        clip_len=options.clip_len,
+        pixel=options.pixel,
+        detector=options.detector,
+        detector_options={key: value for key, value in models.items() if value},
+        keypoints=options.keypoints,
+        keypoints_first=options.keypoints_first,
+        focus=options.focus,
+        max_gap=options.max_gap,
+        cutoff=options.smooth,
+        focal=options.focal,
+        device=_device(options.gpu),
+    )
+
+
+def _device(gpu):
+    if gpu is None:
+        return None
+    if not gpu.isdigit() or int(gpu) >= torch.cuda.device_count():
+        raise UserError(f"--gpu: {gpu}: there are {torch.cuda.device_count()} GPUs here; leave it out for the CPU")
+    return f"cuda:{gpu}"
+
+
+def _find(name):
+    """A path, or a name in `VIDEOS`."""
+    path = Path(name)
+    if not path.exists() and path.parent == Path() and VIDEOS.is_dir():
+        path = VIDEOS / name
+    return require_file(path)
+
+
+def _record(camera, path):
+    """Writes what a camera sees until Ctrl-C."""
+    with VideoSource(camera, MOST_PIXELS) as source:
+        print(f"{source.name}: recording; Ctrl-C ends it")
+        with VideoWriter(path, source.width, source.height, source.fps) as writer:
+            try:
+                for _, seconds, rgb in _bar(source, total=None, desc="recording", unit="frame"):
+                    writer.write(rgb, seconds)
+            except KeyboardInterrupt:
+                pass
+
+
+def _bar(items, **keywords):
+    return tqdm(items, **keywords, disable=None)
+
+
+def _print(poses, qualities, folder):
+    table = Table(title=f"{poses.source}: {len(poses.times)} frames, {poses.fps:.2f} a second")
+    for name in ("person", "from s", "to s", "frames", "bridged", "limbs vary by mm", "acceleration m/s2"):
+        table.add_column(name, justify="right")
+    for person in poses.people:
+        limbs, acceleration = qualities[person.id]
+        first, last = poses.times[person.frames[[0, -1]]]
+        cells = f"{first:.1f}", f"{last:.1f}", len(person.frames), int(person.bridged.sum()), f"{limbs:.1f}"
+        table.add_row(str(person.id), *map(str, cells), f"{acceleration:.1f}")
+    Console().print(table)
+    print(
+        f"in {folder}: poses.mp4, poses.gif, viewer.html, poses.npz, poses.json, poses.csv, person_*.bvh, report.json"
+    )

@@ -1,0 +1,192 @@
+"""MediaPipe's pose landmarker for several people: one landmarker follows each person, another looks for new ones.
+
+MediaPipe scales its whole input down to 224 px to find people and drops people when it is asked for several; so each
+person is followed in a window of their own, which makes small people large, and square tiles of the frame are searched
+in turn for people whom nobody follows.
+"""
+
+import math
+
+import numpy as np
+
+from lib.errors import UserError, describe
+from lib.files import require_file
+from lib.video.detection import Detection, Detector
+from lib.video.detection.joints import to_h36m
+
+MODEL = "demo/pose_landmarker_full.task"
+
+_SEARCH_EVERY = 3  # frames, while nobody is lost
+_PATIENCE = 0.5  # s that a window is watched for a person who is lost
+_WINDOW = 2.0  # side of a window, in units of the person's longer side
+_SMALLEST_WINDOW = 96  # px
+_OFF_CENTRE = 0.2  # of the window's side, before it is moved
+_RESIZE = 1.4
+_JUMP = 0.6  # of the person's longer side in one frame: it is someone else
+_SAME_PERSON = 0.25  # mean distance of joints, in units of the longer side
+_BODY = [11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # MediaPipe's shoulders to ankles
+_LEAST_VISIBLE = 0.3  # mean visibility of the body
+
+
+class MediaPipe(Detector):
+    """MediaPipe's `PoseLandmarker`.
+
+    Args:
+        model: its .task file.
+        people: the most people that are followed at a time.
+        confidence: least probability that a person is there.
+
+    Raises:
+        UserError: the file is missing or not such a model.
+    """
+
+    def __init__(self, model=MODEL, people=6, confidence=0.5):
+        import mediapipe
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        self._vision, self._image = vision, mediapipe.Image
+        self._format = mediapipe.ImageFormat.SRGB
+        self._options = {
+            "base_options": BaseOptions(model_asset_buffer=require_file(model).read_bytes()),
+            "min_pose_detection_confidence": confidence,
+            "min_pose_presence_confidence": confidence,
+            "min_tracking_confidence": confidence,
+        }
+        self._people = people
+        self._free, self._followers = [], []
+        self._tile, self._stamp = 0, -2
+        try:
+            self._scout = self._open(vision.RunningMode.IMAGE, num_poses=3)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{model}: is not a pose landmarker of MediaPipe ({describe(error)})") from error
+
+    def detect(self, frame, seconds, number):
+        self._stamp = max(self._stamp + 2, round(seconds * 1000))
+        kept = []
+        for follower in self._followers:
+            follower.follow(frame, seconds, self._stamp)
+            if any(follower.same(other.pose) for other in kept) or seconds - follower.seen > _PATIENCE:
+                self._free.append(follower.landmarker)
+            else:
+                kept.append(follower)
+        self._followers = kept
+        lost = any(follower.seen < seconds for follower in kept)
+        tiles = _tiles(frame)
+        if number == 0:
+            chosen = tiles
+        elif lost or number % _SEARCH_EVERY == 0:
+            self._tile += 1
+            chosen = [tiles[self._tile % len(tiles)]]
+        else:
+            chosen = []
+        for tile in chosen:
+            self._search(frame, tile, seconds)
+        return [follower.detection() for follower in self._followers if follower.seen == seconds]
+
+    def close(self):
+        for landmarker in (self._scout, *self._free, *(follower.landmarker for follower in self._followers)):
+            landmarker.close()
+        self._free, self._followers = [], []
+
+    def _search(self, frame, tile, seconds):
+        found = self._scout.detect(self._picture(frame, tile))
+        for pose in _poses(found, tile, frame):
+            near = [follower for follower in self._followers if follower.same(pose)]
+            for follower in near:
+                if follower.seen < seconds:
+                    follower.found(pose, seconds)
+            if not near and len(self._followers) < self._people:
+                landmarker = self._free.pop() if self._free else self._open(self._vision.RunningMode.VIDEO, num_poses=1)
+                follower = _Follower(landmarker, self._picture)
+                follower.found(pose, seconds)
+                self._followers.append(follower)
+
+    def _open(self, mode, num_poses):
+        options = self._vision.PoseLandmarkerOptions(running_mode=mode, num_poses=num_poses, **self._options)
+        return self._vision.PoseLandmarker.create_from_options(options)
+
+    def _picture(self, frame, window):
+        x0, y0, x1, y1 = window
+        return self._image(image_format=self._format, data=np.ascontiguousarray(frame[y0:y1, x0:x1]))
+
+
+class _Follower:
+    """One person, looked for where they were."""
+
+    def __init__(self, landmarker, picture):
+        self.landmarker, self._picture = landmarker, picture
+        self.pose = self.window = None
+        self.seen = -math.inf  # s
+
+    def found(self, pose, seconds):
+        self.pose, self.seen = pose, seconds
+
+    def follow(self, frame, seconds, stamp):
+        moved = self._aim(frame)
+        for again in range(1 + moved):  # the landmarker first looks where the person was in the window before
+            result = self.landmarker.detect_for_video(self._picture(frame, self.window), stamp + again)
+            for pose in _poses(result, self.window, frame):
+                if self._continues(pose, seconds):
+                    self.found(pose, seconds)
+                    return
+
+    def same(self, pose):
+        """Whether a pose (33, 3) is this person's."""
+        distance = np.linalg.norm(pose[_BODY, :2] - self.pose[_BODY, :2], axis=-1).mean()
+        return distance < _SAME_PERSON * max(_size(pose), _size(self.pose))
+
+    def detection(self):
+        low, high = self.pose[:, :2].min(0), self.pose[:, :2].max(0)
+        return Detection(
+            to_h36m(self.pose, "mediapipe33"),
+            np.concatenate([low, high]).astype(np.float32),
+            float(self.pose[_BODY, 2].mean()),
+        )
+
+    def _continues(self, pose, seconds):
+        centre, before = pose[_BODY, :2].mean(0), self.pose[_BODY, :2].mean(0)
+        return np.linalg.norm(centre - before) < _JUMP * max(_size(pose), _size(self.pose))
+
+    def _aim(self, frame):
+        """Moves the window if the person has come near its border; whether it did."""
+        height, width = frame.shape[:2]
+        low, high = self.pose[:, :2].min(0), self.pose[:, :2].max(0)
+        side = max(_SMALLEST_WINDOW, _WINDOW * _size(self.pose))
+        centre = (low + high) / 2
+        if self.window is not None:
+            old_centre, old_side = self._aimed_at
+            near = np.abs(centre - old_centre).max() < _OFF_CENTRE * old_side
+            if near and 1 / _RESIZE < side / old_side < _RESIZE:
+                return False
+        self._aimed_at = centre, side
+        x0, y0 = np.maximum(centre - side / 2, 0).astype(int)
+        x1, y1 = np.minimum(centre + side / 2, (width, height)).astype(int)
+        moved = self.window is not None
+        self.window = (min(x0, width - 32), min(y0, height - 32), max(x1, 32), max(y1, 32))
+        return moved
+
+
+def _poses(result, window, frame):
+    """Poses (33, 3) of a result in px of the frame: x, y, visibility; those too faint are left out."""
+    x0, y0, x1, y1 = window
+    found = []
+    for landmarks in result.pose_landmarks:
+        pose = np.array([(point.x, point.y, point.visibility) for point in landmarks])
+        pose[:, :2] = pose[:, :2] * (x1 - x0, y1 - y0) + (x0, y0)
+        if pose[_BODY, 2].mean() >= _LEAST_VISIBLE:
+            found.append(pose)
+    return found
+
+
+def _size(pose):
+    """The longer side of a pose's box, px."""
+    return np.ptp(pose[:, :2], axis=0).max()
+
+
+def _tiles(frame):
+    """Squares (x0, y0, x1, y1) as large as fit, which overlap by half."""
+    height, width = frame.shape[:2]
+    side = min(height, width)
+    count = 1 + math.ceil((max(height, width) - side) / (side / 2))
+    starts = np.linspace(0, max(height, width) - side, count).astype(int).tolist()
+    return [(s, 0, s + side, side) if width >= height else (0, s, side, s + side) for s in starts]

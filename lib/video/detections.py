@@ -1,0 +1,103 @@
+"""The detections of a video on disk: written frame by frame, so that neither memory nor an interruption matters.
+
+A folder with `times.f64` (seconds of each frame), `rows.bin` (one `ROW` a detection) and `state.json` (what they are
+of, how many frames are done, the tracks). What was written after the last `save` does not count.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from lib.files import atomic_path
+from lib.video.tracking import Track, link
+
+ROW = np.dtype([("frame", "i4"), ("track", "i4"), ("keypoints", "f4", (17, 3))])
+
+
+class Detections:
+    """Opens the folder, going on with what is there if it is of the same `origin`, and empties it if not.
+
+    Attributes:
+        frames: how many are done; complete: whether the video has ended; tracks: {number: Track}.
+    """
+
+    def __init__(self, folder, origin):
+        self.folder, self._origin = Path(folder), origin
+        self.frames, self.rows, self.complete, self.tracks = 0, 0, False, {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = self._state()
+        if state:
+            self.frames, self.rows, self.complete = state["frames"], state["rows"], state["complete"]
+            self.tracks = {int(number): _track(values) for number, values in state["tracks"].items()}
+        self._times = self._append("times.f64", self.frames * 8)
+        self._rows = self._append("rows.bin", self.rows * ROW.itemsize)
+
+    def add(self, seconds, detections, numbers):
+        """One frame's `Detection`s and their track numbers; those of number -1 are left out."""
+        rows = [(self.frames, n, d.keypoints) for d, n in zip(detections, numbers) if n >= 0]
+        np.array(rows, ROW).tofile(self._rows)
+        np.array([seconds]).tofile(self._times)
+        self.frames += 1
+        self.rows += len(rows)
+
+    def save(self, complete=False):
+        """Makes what was added so far last."""
+        self.complete = complete
+        self._rows.flush()
+        self._times.flush()
+        state = {
+            "origin": self._origin,
+            "frames": self.frames,
+            "rows": self.rows,
+            "complete": complete,
+            "tracks": {
+                number: {k: np.asarray(v).tolist() for k, v in asdict(t).items()} for number, t in self.tracks.items()
+            },
+        }
+        with atomic_path(self.folder / "state.json") as temporary:
+            temporary.write_text(json.dumps(state), encoding="utf-8")
+
+    def times(self):
+        """(F,) seconds."""
+        return np.fromfile(self.folder / "times.f64", np.float64, self.frames)
+
+    def people(self):
+        """{person from 1: numbers (n,) of their rows}, in order of appearance, a row a frame; and the rows, mapped."""
+        if not self.rows:
+            return {}, np.empty(0, ROW)
+        rows = np.memmap(self.folder / "rows.bin", ROW, "r", shape=(self.rows,))
+        person_of = link(self.tracks)
+        numbers = np.array(rows["track"])
+        found = {}
+        for person in sorted(set(person_of.values())):
+            own = [track for track, who in person_of.items() if who == person]
+            chosen = np.flatnonzero(np.isin(numbers, own))
+            frames = rows["frame"][chosen]
+            found[person] = chosen[np.flatnonzero(np.diff(frames, prepend=-1) > 0)]
+        return found, rows
+
+    def close(self):
+        self._rows.close()
+        self._times.close()
+
+    def _append(self, name, size):
+        path = self.folder / name
+        path.touch()
+        handle = open(path, "r+b")
+        handle.truncate(size)
+        handle.seek(size)
+        return handle
+
+    def _state(self):
+        try:
+            state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return state if state.get("origin") == self._origin else None
+
+
+def _track(values):
+    arrays = {key: np.array(values[key]) for key in ("begins", "ends", "colours")}
+    return Track(**(values | arrays))

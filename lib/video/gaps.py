@@ -1,0 +1,37 @@
+"""Bridging frames in which a person was not found, up to a stated length."""
+
+import numpy as np
+
+BLOCK = 4096  # frames at a time
+
+
+def bridge(frames, times, longest):
+    """Frames to have when gaps of up to `longest` s are bridged.
+
+    Args:
+        frames: (n,) int, those in which a person was found, ascending.
+        times: (F,) seconds of all frames.
+
+    Returns:
+        (m,) int, with the frames of short gaps.
+    """
+    short = times[frames[1:]] - times[frames[:-1]] <= longest
+    parts = [np.arange(a + 1, b) for a, b in zip(frames[:-1][short], frames[1:][short])]
+    return np.sort(np.concatenate([frames, *parts])).astype(np.int64)
+
+
+def fill(frames, found, keypoints, out):
+    """Writes keypoints (m, 17, 3) of `frames` (m,) to `out`; between those `found` (n,) linearly, with confidence 0.
+
+    keypoints: (n, 17, 3), array-like, read block by block.
+    """
+    for start in range(0, len(frames), BLOCK):
+        wanted = frames[start : start + BLOCK]
+        after = np.searchsorted(found, wanted)
+        before = np.maximum(after - (found[after] > wanted), 0)
+        low, high = np.asarray(keypoints[before]), np.asarray(keypoints[after])
+        span = np.maximum(found[after] - found[before], 1)
+        share = ((wanted - found[before]) / span)[:, None, None]
+        result = low + share * (high - low)
+        result[before != after, :, 2] = 0
+        out[start : start + len(wanted)] = result

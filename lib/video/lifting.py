@@ -1,0 +1,89 @@
+"""From a person's keypoints to 3D: overlapping windows through the network, blended without seams."""
+
+import numpy as np
+import torch
+
+from lib.data.crop import crop, towards
+from lib.data.skeleton import LIMBS, ROOT, flip
+from lib.data.views import STANDARD_SIZE
+
+_BATCH = 16  # windows at a time
+_OVERLAP = 3  # a window shares 1/3 of its frames with the next
+_FASTEST = 60.0  # frames per second that the network was trained on, at most
+_FRAMED = 1.0  # how large a person is before networks trained on pictures, in units of half the width
+
+
+class Lifter:
+    """A network and how it sees people.
+
+    A network of the data set "views" (config) sees a person cropped and returns m of a standard body. Others were
+    trained on whole pictures: they see keypoints as if the person filled a good part of one, or, with `pixel`, where
+    they are in this one, and their poses are brought to a standard body's size.
+
+    Args:
+        model: on `device`, in evaluation mode.
+        config: its `Config`.
+        clip_len: frames of a window, at most the config's `maxlen`.
+        pixel: keypoints keep their place in the picture.
+    """
+
+    def __init__(self, model, config, device, clip_len, pixel=False):
+        self.model, self.config, self.device, self.clip_len, self.pixel = model, config, device, clip_len, pixel
+
+    def lift(self, keypoints, out, width, height, focal, fps):
+        """Poses (n, 17, 3) of one unbroken segment, root-relative, m, camera axes, written to `out`.
+
+        Args:
+            keypoints: (n, 17, 3) px and confidence, array-like, read a few windows at a time.
+            width, height, focal: of the picture, px.
+        """
+        every = max(1, round(fps / _FASTEST))
+        for phase in range(every):
+            self._lift(keypoints[phase::every], out[phase::every], width, height, focal)
+
+    def _lift(self, keypoints, out, width, height, focal):
+        frames, length = len(keypoints), min(self.clip_len, len(keypoints))
+        step = max(1, length - length // _OVERLAP)
+        starts = [*range(0, frames - length, step), frames - length]
+        weight = np.minimum(np.arange(length) + 1, np.arange(length)[::-1] + 1).astype(np.float32)[:, None, None]
+        done, total, weights = 0, np.zeros((0, 17, 3), np.float32), np.zeros((0, 1, 1), np.float32)
+        for first in range(0, len(starts), _BATCH):
+            chosen = starts[first : first + _BATCH]
+            windows = np.stack([keypoints[s : s + length] for s in chosen])
+            poses = self._poses(torch.from_numpy(np.ascontiguousarray(windows)), width, height, focal)
+            longer = (0, chosen[-1] + length - done - len(total)), (0, 0), (0, 0)
+            total, weights = np.pad(total, longer), np.pad(weights, longer)
+            for start, pose in zip(chosen, poses):
+                total[start - done : start - done + length] += weight * pose
+                weights[start - done : start - done + length] += weight
+            last = first + _BATCH >= len(starts)
+            until = frames if last else starts[first + _BATCH]
+            ready = until - done
+            out[done:until] = total[:ready] / weights[:ready]
+            total, weights, done = total[ready:], weights[ready:], until
+
+    @torch.no_grad()
+    def _poses(self, windows, width, height, focal):
+        """Windows (B, F, 17, 3) px -> root-relative poses (B, F, 17, 3), m."""
+        middle = torch.tensor([width / 2, height / 2])
+        windows = torch.cat([windows[..., :2] - middle, windows[..., 2:]], dim=-1)
+        if self.config.dataset == "views":
+            inputs, centre, _ = crop(windows)
+            return (self._predict(inputs) @ towards(centre, focal)).numpy()
+        inputs = windows.clone()
+        if self.pixel:
+            inputs[..., :2] /= width / 2
+        else:
+            low, high = windows[..., :2].amin((1, 2), True), windows[..., :2].amax((1, 2), True)
+            inputs[..., :2] = (windows[..., :2] - (low + high) / 2) * _FRAMED / (high - low).amax(-1, True)
+        poses = self._predict(inputs)
+        parent, child = zip(*LIMBS)
+        size = (poses[:, :, list(child)] - poses[:, :, list(parent)]).norm(dim=-1).sum(-1).mean(1)
+        return (poses * (STANDARD_SIZE / size)[:, None, None, None]).numpy()
+
+    def _predict(self, inputs):
+        x = (inputs[..., :2] if self.config.no_conf else inputs).to(self.device)
+        y = self.model(x)
+        if self.config.flip:
+            y = (y + flip(self.model(flip(x)))) / 2
+        return (y - y[:, :, ROOT, None]).float().cpu()

@@ -1,0 +1,49 @@
+"""What comes out of a video: for each person, where the joints are in the picture, before the camera and in the world.
+
+Axes. Camera: x right, y down, z ahead, the camera at the origin. World: x right, y ahead, z up, z = 0 at the lowest
+place that a foot comes to rest; a turn and a shift of the camera's axes, the same for all people and frames.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person's track through n frames of the video; a gap too long to bridge is left out, so frames may jump.
+
+    Arrays may be memory-mapped: a long video has many.
+    """
+
+    id: int  # from 1, in order of appearance
+    frames: np.ndarray  # (n,) int, numbers of the video's frames from 0, ascending
+    keypoints: np.ndarray  # (n, 17, 3) float32: x, y in px of the upright picture, confidence 0 to 1
+    bridged: np.ndarray  # (n,) bool: nobody was detected, the pose is interpolated
+    camera: np.ndarray  # (n, 17, 3) float32, m
+    world: np.ndarray  # (n, 17, 3) float32, m
+
+    def segments(self):
+        """Slices of the arrays in which frames follow each other without a jump."""
+        ends = np.flatnonzero(np.diff(self.frames) > 1) + 1
+        edges = [0, *ends.tolist(), len(self.frames)]
+        return [slice(a, b) for a, b in zip(edges[:-1], edges[1:]) if b > a]
+
+
+@dataclass(frozen=True)
+class Poses:
+    """All people of a video."""
+
+    source: str  # the video's name
+    times: np.ndarray  # (F,) seconds of every frame from the first
+    width: int  # px, of the upright picture
+    height: int
+    focal: float  # px, assumed or given
+    rotation: np.ndarray  # (3, 3), camera axes -> world axes
+    shift: np.ndarray  # (3,) m: world = rotation @ camera + shift
+    people: list[Person] = field(default_factory=list)
+
+    @property
+    def fps(self):
+        """Frames per second: the mean rate."""
+        return (len(self.times) - 1) / float(self.times[-1] - self.times[0]) if len(self.times) > 1 else 25.0

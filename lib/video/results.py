@@ -1,0 +1,73 @@
+"""Everything that is written of a video's poses: pictures, a page, data."""
+
+import json
+from itertools import takewhile
+from pathlib import Path
+
+import cv2
+
+from lib.files import atomic_path
+from lib.video.export.arrays import write_npz
+from lib.video.export.bvh import write_all_bvh
+from lib.video.export.tables import write_csv, write_json
+from lib.video.quality import quality
+from lib.video.render import Renderer
+from lib.video.source import VideoSource
+from lib.video.viewer import write_viewer
+from lib.video.writer import VideoWriter, write_gif
+
+_PREVIEW = 480  # px, the preview's height at most
+_GIF_SECONDS = 30.0
+
+
+def write_data(poses, folder):
+    """poses.npz, poses.json, poses.csv, a BVH file for each unbroken motion, report.json; {person: `Quality`}."""
+    folder = Path(folder)
+    for old in folder.glob("person_*.bvh"):
+        old.unlink()
+    write_npz(poses, folder / "poses.npz")
+    write_json(poses, folder / "poses.json")
+    write_csv(poses, folder / "poses.csv")
+    write_all_bvh(poses, folder)
+    qualities = {person.id: quality(person, poses.fps) for person in poses.people}
+    report = {
+        "source": poses.source,
+        "frames": len(poses.times),
+        "fps": round(poses.fps, 3),
+        "people": {
+            person.id: {
+                "frames": len(person.frames),
+                "bridged_frames": int(person.bridged.sum()),
+                "first_s": round(float(poses.times[person.frames[0]]), 3),
+                "last_s": round(float(poses.times[person.frames[-1]]), 3),
+                "limb_deviation_mm": round(qualities[person.id].limb_deviation, 1),
+                "acceleration_m_s2": round(qualities[person.id].acceleration, 2),
+            }
+            for person in poses.people
+        },
+    }
+    with atomic_path(folder / "report.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    return qualities
+
+
+def write_pictures(poses, source, folder, audio=False, progress=None):
+    """poses.mp4 (with the video's sound if `audio`), poses.gif (its first 30 s), viewer.html."""
+    folder, progress = Path(folder), progress or (lambda items, **_: items)
+    renderer, preview = Renderer(poses), folder / ".preview.mp4"
+    share = min(1.0, _PREVIEW / source.height)
+    small = max(2, round(source.width * share)), max(2, round(source.height * share))
+    sound = source.path if audio else None
+    try:
+        with (
+            VideoWriter(folder / "poses.mp4", *renderer.size, poses.fps, sound, keep_partial=True) as video,
+            VideoWriter(preview, *small, poses.fps) as page,
+        ):
+            for number, seconds, rgb in progress(source, total=len(poses.times), desc="drawing", unit="frame"):
+                video.write(renderer.render(number, rgb), seconds)
+                page.write(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA) if share < 1 else rgb, seconds)
+        write_viewer(poses, folder / "viewer.html", preview)
+    finally:
+        preview.unlink(missing_ok=True)
+    frames = takewhile(lambda frame: frame[1] <= _GIF_SECONDS, VideoSource(folder / "poses.mp4"))
+    write_gif(((rgb, seconds) for _, seconds, rgb in frames), folder / "poses.gif")

@@ -1,0 +1,26 @@
+"""An optional low-pass filter over time."""
+
+import numpy as np
+from scipy.signal import butter, sosfiltfilt
+
+from lib.errors import UserError
+
+_PAD = 12  # frames that the filter needs at least
+
+
+def smooth(poses, cutoff, fps):
+    """Low-passes poses (n, 17, 3) of one unbroken segment in place, one joint at a time.
+
+    A Butterworth filter of second order, run forwards and backwards so that nothing is delayed, as usual in
+    biomechanics (D. A. Winter, Biomechanics and Motor Control of Human Movement); 6 Hz is usual for walking.
+
+    Raises:
+        UserError: the cutoff is not below half the frame rate.
+    """
+    if not 0 < cutoff < fps / 2:
+        raise UserError(f"--smooth: {cutoff:g} Hz must be above 0 and below half the frame rate, {fps / 2:g} Hz")
+    if len(poses) <= _PAD:
+        return
+    filter_ = butter(2, cutoff, fs=fps, output="sos")
+    for joint in range(poses.shape[1]):
+        poses[:, joint] = sosfiltfilt(filter_, np.asarray(poses[:, joint], np.float64), axis=0, padlen=_PAD - 1)

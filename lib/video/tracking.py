@@ -1,0 +1,136 @@
+"""Who is who: detections of one person get one number through the whole video.
+
+Frame by frame, OC-SORT (arXiv 2203.14360, from the package `trackers`) joins boxes that overlap where a person is
+expected. When the video has ended, `link` joins what is left of people who were gone for longer: behind something, or
+not found. It compares where they went and how large they are; where several
+people could be meant, the colours they wear decide (they change too much with the light to decide alone).
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+LOST = 1.0  # s that OC-SORT waits for a person
+SHORTEST = 0.25  # s: a shorter track is no person
+LINK = 5.0  # s: the longest absence that `link` bridges
+_LINK_SPEED = 1.0  # body sizes a second that an absent person may move, and half a size at once
+_LINK_RESIZE = 2.0
+_OVERLAP = 0.1  # least intersection over union from frame to frame
+_TORSO = [1, 4, 11, 14]  # hips and shoulders
+_BINS = (12, 6)  # of hue and saturation
+
+
+@dataclass
+class Track:
+    """What is remembered of one track; times in s, places and sizes in px."""
+
+    first: float
+    last: float
+    begins: np.ndarray  # (3,): x and y of the box's middle and its longer side, at first sight
+    ends: np.ndarray  # the same at last sight
+    colours: np.ndarray  # histogram, summed over frames
+    frames: int = 0
+
+
+class Tracker:
+    """Numbers people frame by frame.
+
+    Args:
+        tracks: {number: Track}, is written to; those that are there ended before the first frame.
+    """
+
+    def __init__(self, fps, tracks):
+        from trackers import OCSORTTracker
+
+        self._sort = OCSORTTracker(
+            lost_track_buffer=round(LOST * 30),  # in frames of 1/30 s
+            frame_rate=fps,
+            minimum_consecutive_frames=1,
+            minimum_iou_threshold=_OVERLAP,
+        )
+        self.tracks, self._offset = tracks, 1 + max(tracks, default=-1)
+
+    def update(self, detections, frame, seconds):
+        """The track numbers of a frame's `Detection`s, -1 for none; those of a source that tracks people are kept.
+
+        frame: (H, W, 3) uint8 RGB.
+        """
+        if any(detection.person is not None for detection in detections):
+            numbers = [-1 if detection.person is None else detection.person for detection in detections]
+        else:
+            numbers = self._sorted(detections)
+        for number, detection in zip(numbers, detections):
+            if number >= 0:
+                self._remember(number, detection, frame, seconds)
+        return numbers
+
+    def _sorted(self, detections):
+        import supervision
+
+        boxes = np.array([detection.box for detection in detections], np.float32).reshape(-1, 4)
+        found = self._sort.update(
+            supervision.Detections(
+                xyxy=boxes,
+                confidence=np.ones(len(boxes), np.float32),
+                class_id=np.zeros(len(boxes), int),
+                data={"index": np.arange(len(boxes))},
+            )
+        )
+        numbers = [-1] * len(boxes)
+        for index, number in zip(found.data.get("index", ()), found.tracker_id if len(found) else ()):
+            numbers[int(index)] = int(number) + self._offset if number >= 0 else -1
+        return numbers
+
+    def _remember(self, number, detection, frame, seconds):
+        x0, y0, x1, y1 = detection.box
+        place = np.array([(x0 + x1) / 2, (y0 + y1) / 2, max(x1 - x0, y1 - y0)])
+        track = self.tracks.setdefault(number, Track(seconds, seconds, place, place, np.zeros(_BINS)))
+        track.last, track.ends = seconds, place
+        track.frames += 1
+        track.colours += _colours(frame, detection.keypoints)
+
+
+def link(tracks, shortest=SHORTEST):
+    """{track number: person from 1}, people in order of appearance; tracks shorter than `shortest` s are left out.
+
+    A track goes on with at most one later one; pairs are chosen so that their likeness is greatest in all.
+    """
+    kept = [number for number, track in tracks.items() if track.last - track.first >= shortest]
+    kept.sort(key=lambda number: tracks[number].first)
+    likeness = np.array([[_likeness(tracks[a], tracks[b]) for b in kept] for a in kept]).reshape(len(kept), -1)
+    after = {kept[b]: kept[a] for a, b in zip(*linear_sum_assignment(likeness, maximize=True)) if likeness[a, b] > 0}
+    people = {}
+    for number in kept:
+        people[number] = people[after[number]] if number in after else 1 + len(set(people.values()))
+    return people
+
+
+def _likeness(before, after):
+    """How well track `after` goes on with `before`: 0 where it cannot, else up to 1."""
+    gap = after.first - before.last
+    if not 0 < gap <= LINK:
+        return 0.0
+    size = max(before.ends[2], after.begins[2])
+    moved = np.linalg.norm(after.begins[:2] - before.ends[:2]) / size
+    resized = size / max(1e-6, min(before.ends[2], after.begins[2]))
+    colours = np.minimum(_share(before.colours), _share(after.colours)).sum()
+    if moved > 0.5 + _LINK_SPEED * gap or resized > _LINK_RESIZE:
+        return 0.0
+    return float((1 + colours) / (2 + 2 * gap / LINK))
+
+
+def _share(histogram):
+    return histogram / max(1e-6, histogram.sum())
+
+
+def _colours(frame, keypoints):
+    """Histogram (12, 6) of hue and saturation where the trunk is."""
+    corners = keypoints[_TORSO, :2]
+    low = np.clip(corners.min(0).astype(int), 0, None)
+    high = np.minimum(corners.max(0).astype(int) + 1, frame.shape[1::-1])
+    if (high - low < 2).any():
+        return np.zeros(_BINS)
+    patch = cv2.cvtColor(frame[low[1] : high[1], low[0] : high[0]], cv2.COLOR_RGB2HSV)
+    return cv2.calcHist([patch], [0, 1], None, _BINS, [0, 180, 0, 256]).astype(float)

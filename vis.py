@@ -1,0 +1,40 @@
+"""3D poses of the people in a video: a film, a page to turn around in, and data.
+
+python vis.py --video sample_video.mp4      # looked up in demo/video; results in demo/output/sample_video
+python vis.py --video my.mp4 -o results --detector rtmpose
+"""
+
+import argparse
+
+from lib.cli import Parser, positive_number, run
+from lib.video.demo import lift_to_folder
+from lib.video.detection import DETECTORS
+from lib.video.pipeline import WEIGHTS
+
+
+def main(arguments=None):
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--video", required=True, metavar="FILE", help="a path, a name in demo/video, or a camera: 0")
+    parser.add_argument("-o", "--out_path", metavar="DIR", help="default: demo/output/NAME")
+    parser.add_argument("-e", "--evaluate", metavar="FILE", default=WEIGHTS, help="checkpoint (default: %(default)s)")
+    parser.add_argument("--config", metavar="FILE", help="its YAML config, where it holds none")
+    parser.add_argument("--gpu", metavar="N", help="number of the GPU (default: the first, else the CPU)")
+    parser.add_argument("--clip_len", type=int, metavar="N", help="frames of a window (default: the config's)")
+    parser.add_argument("--pixel", action="store_true", help="keypoints keep their place in the picture")
+    parser.add_argument("--focus", type=int, metavar="ID", help="keep only this person")
+    parser.add_argument("--detector", choices=DETECTORS, default="mediapipe", help="default: %(default)s")
+    parser.add_argument("--det-model", metavar="FILE", help="the detector's model that finds people")
+    parser.add_argument("--pose-model", metavar="FILE", help="the detector's model that finds joints")
+    parser.add_argument("--keypoints", metavar="FILE", help="detections made elsewhere, in place of a detector")
+    parser.add_argument("--keypoints-first", type=int, default=0, metavar="N", help="the number of their first frame")
+    parser.add_argument(
+        "--max-gap", type=float, default=0.5, metavar="S", help="longest gap to bridge (default: 0.5 s)"
+    )
+    parser.add_argument("--smooth", type=positive_number, metavar="HZ", help="low-pass filter, 6 say (default: none)")
+    parser.add_argument("--focal", type=positive_number, metavar="PX", help="focal length (default: of 54 degrees)")
+    parser.add_argument("--audio", action="store_true", help="keep the video's sound")
+    lift_to_folder(parser.parse(arguments))
+
+
+if __name__ == "__main__":
+    run(main)
