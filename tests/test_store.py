@@ -267,6 +267,17 @@ def test_bad_data_are_named_and_the_earlier_store_is_untouched(folder, store, da
     assert not os.path.exists("/tmp/never-made-by-a-pickle")
 
 
+def test_keypoints_with_a_third_channel_are_stored_without_it(folder, store):
+    before, dataset = content(store), load_arrays(folder / NAME)
+    for split in ("train", "test"):
+        keypoints = dataset[split]["joint_2d"]
+        dataset[split]["joint_2d"] = np.concatenate([keypoints, np.ones_like(keypoints[..., :1])], -1)
+    with open(folder / NAME, "wb") as handle:
+        pickle.dump(dataset, handle)
+    assert "written" in convert(folder)
+    assert {**content(store), "index.json": b""} == {**before, "index.json": b""}
+
+
 def test_a_truncated_pickle_is_named(folder):
     data = (folder / NAME).read_bytes()
     (folder / NAME).write_bytes(data[: len(data) // 2])

@@ -92,7 +92,7 @@ class DataReaderH36M(RowReader):
     def read_2d(self, split, rows=None):
         """Normalised keypoints (n, 17, 2) float32, or (n, 17, 3) with confidence; of `rows` (...): (..., 17, 2 or 3)."""
         width, height = self.read_hw(split, rows)
-        keypoints = _normalize(self.rows(split, "joint_2d", rows)[..., :2].astype(np.float32), width, height)
+        keypoints = _normalize(self.rows(split, "joint_2d", rows).astype(np.float32), width, height)
         if not self.read_confidence:
             return keypoints
         confidence = np.ones((*keypoints.shape[:-1], 1), np.float32)
@@ -232,6 +232,7 @@ def _open_pickle(path):
         runs = Runs.of_rows(*(dataset[split][key] for key in ("source", "camera_name", "action")))
         _check_cameras(path, split, runs)
         arrays = {key: np.asarray(dataset[split][key]) for key in _STORED if key in dataset[split]}
+        arrays["joint_2d"] = arrays["joint_2d"][..., :2]  # some files have confidence beside x and y
         parts[split] = Part(arrays, runs)
     return parts
 
