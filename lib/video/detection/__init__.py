@@ -1,0 +1,74 @@
+"""Finding people and their joints in a frame: what every detector offers, and how one is opened by its name.
+
+The detectors' packages are large; each is imported when its detector is opened.
+"""
+
+from importlib import import_module
+from typing import NamedTuple
+
+import numpy as np
+
+from lib.errors import UserError, nearest
+
+DETECTORS = {  # name: module, class, the file that lists its packages
+    "mediapipe": ("lib.video.detection.mediapipe", "MediaPipe", "requirements-video.txt"),
+    "rtmpose": ("lib.video.detection.rtmpose", "RTMPose", "requirements-detectors.txt"),
+    "vitpose": ("lib.video.detection.vitpose", "ViTPose", "requirements-detectors.txt"),
+    "hrnet": ("lib.video.detection.hrnet", "HRNet", "requirements.txt"),
+}
+
+
+class Detection(NamedTuple):
+    """One person in one frame."""
+
+    keypoints: np.ndarray  # (17, 3) float32: x, y in px of the upright frame, confidence 0 to 1; Human3.6M's order
+    box: np.ndarray  # (4,) float32: x0, y0, x1, y1, px
+    score: float  # that it is a person, 0 to 1
+    person: int | None = None  # the same in all frames for one person, where the source tracks people
+
+
+class Detector:
+    """Base of the detectors; `with` closes them."""
+
+    def detect(self, frame, seconds, number):
+        """The people in a frame.
+
+        Args:
+            frame: (H, W, 3) uint8, RGB, upright, contiguous.
+            seconds: the frame's time; frames come in ascending order.
+            number: the frame's number from 0.
+
+        Returns:
+            A list of `Detection`s, in any order.
+        """
+        raise NotImplementedError
+
+    def close(self):
+        """Gives back what the detector holds outside of Python; nothing by default."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+def open_detector(name, **options):
+    """The detector of that name.
+
+    Args:
+        options: for its class.
+
+    Raises:
+        UserError: there is no such detector, or one of its packages is missing; else as the class.
+    """
+    if name not in DETECTORS:
+        raise UserError(f"no detector {name!r}{nearest(name, DETECTORS)}; there are {', '.join(DETECTORS)}")
+    module, kind, requirements = DETECTORS[name]
+    try:
+        return getattr(import_module(module), kind)(**options)
+    except ImportError as error:
+        missing = f"the package {error.name}" if error.name else "a package"
+        raise UserError(
+            f"the detector {name} needs {missing}, which is not installed: pip install -r {requirements}"
+        ) from error
