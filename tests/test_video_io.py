@@ -260,10 +260,11 @@ def test_without_x264_mpeg4_is_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, codec, copied", [("a.mp4", "aac", True), ("a.ts", "aac", True), ("a.mkv", "pcm_s16le", False)]
+    "name, codec, copied",
+    [("a.mp4", "aac", True), ("a.ts", "aac", True), ("a.mkv", "pcm_s16le", False), ("a.avi", "pcm_s16le", False)],
 )
 def test_sound_is_kept(tmp_path, name, codec, copied):
-    source = make_video(tmp_path / name, 60, sound=codec)
+    source = make_video(tmp_path / name, 60, sound=codec, clock=30)
     assert VideoSource(source).has_audio
     with VideoWriter(tmp_path / "out.mp4", 64, 48, 30, audio_from=source) as writer:
         for number in range(45):  # shorter than the sound

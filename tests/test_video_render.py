@@ -209,4 +209,4 @@ def test_rendering_is_quick(two):
         return min(taken)
 
     unit = fastest(lambda _: cv2.resize(GREY, renderer.size, interpolation=cv2.INTER_LINEAR).copy())
-    assert fastest(lambda number: renderer.render(number, GREY)) < 40 * unit
+    assert fastest(lambda number: renderer.render(number, GREY)) < 10 * unit
