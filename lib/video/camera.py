@@ -10,7 +10,8 @@ from scipy.ndimage import gaussian_filter1d
 FOCAL = 0.98  # in units of the picture's longer side
 _DEPTH_SPAN = 0.25  # s, std of the Gaussian that smooths depths
 _STRAIGHT = np.cos(np.radians(25))  # legs and trunk of someone who stands
-_LEVEL_FRAMES = 15  # frames of standing people that a level camera counts as
+_LEVEL_FRAMES = 5  # frames of standing people that a level camera counts as
+_ROLL = 0.25  # how much of a lean to the side is the camera's: people sway, cameras are held level
 _RESTING = 0.25  # m/s of an ankle that rests
 _ANKLE = 0.08  # m above the floor
 _ANKLES = [3, 6]
@@ -84,7 +85,8 @@ class World:
 
     def rotation(self):
         """(3, 3): camera axes -> world axes (x right, y ahead, z up)."""
-        up = self._up / np.linalg.norm(self._up)
+        up = self._up * (_ROLL, 1, 1)
+        up /= np.linalg.norm(up)
         right = np.array([1.0, 0, 0]) - up[0] * up
         right /= np.linalg.norm(right)
         return np.stack([right, np.cross(up, right), up])

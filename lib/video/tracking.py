@@ -99,7 +99,7 @@ def link(tracks, shortest=SHORTEST):
     """
     kept = [number for number, track in tracks.items() if track.last - track.first >= shortest]
     kept.sort(key=lambda number: tracks[number].first)
-    likeness = np.array([[_likeness(tracks[a], tracks[b]) for b in kept] for a in kept]).reshape(len(kept), -1)
+    likeness = np.array([[_likeness(tracks[a], tracks[b]) for b in kept] for a in kept]).reshape(len(kept), len(kept))
     after = {kept[b]: kept[a] for a, b in zip(*linear_sum_assignment(likeness, maximize=True)) if likeness[a, b] > 0}
     people = {}
     for number in kept:
