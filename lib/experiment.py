@@ -4,6 +4,7 @@ import json
 import logging
 import random
 import sys
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from lib.config import load_config, to_yaml
 from lib.data.readers import open_reader
 from lib.errors import UserError
 from lib.evaluation import as_dict, baselines, predict, score, table, table_3dhp
-from lib.files import atomic_path
+from lib.files import atomic_path, cannot_write
 from lib.metrics_3dhp import Scores3DHP
 from lib.tracking import Run, environment
-from lib.training import train
+from lib.training import prepare, train
 
 DEFAULT_FOLDER = "checkpoint"
 
@@ -45,30 +46,27 @@ def train_model(options):
         raise UserError("-p/--pretrained: is used only by a config with finetune: True; add finetune=True")
     folder = Path(options.checkpoint or (Path(options.resume).parent if resume else DEFAULT_FOLDER))
     _refuse_another_run(folder, options.resume)
-    _log_to(folder / "train.log")
-    if start and start.config.get("scan", config.scan) != config.scan:
-        log.warning("%s was trained with scan=%s, not %s", start.path, start.config["scan"], config.scan)
-    if resume and resume.epoch >= config.epochs:
-        log.info(
-            "%s has finished epoch %d of %d: its scores again; to train on: epochs=N; a new run: -c OTHER_FOLDER",
-            resume.path, resume.epoch, config.epochs,
-        )  # fmt: skip
-    device, reader, model = _build(config, start)
-    run = Run(
-        folder,
-        config.experiment,
-        options.mlflow,
-        options.tensorboard,
-        resume.mlflow_run_id if resume else None,
-    )
-    config_file = folder / "config.yaml"
-    with run:
+    with ExitStack() as running:
+        with _log_of_start(folder / "train.log"):
+            if start and start.config.get("scan", config.scan) != config.scan:
+                log.warning("%s was trained with scan=%s, not %s", start.path, start.config["scan"], config.scan)
+            if resume and resume.epoch >= config.epochs:
+                log.info(
+                    "%s has finished epoch %d of %d: its scores again; to train on: epochs=N; a new run: -c OTHER_FOLDER",
+                    resume.path, resume.epoch, config.epochs,
+                )  # fmt: skip
+            device, reader, model = _build(config, start)
+            prepared = prepare(model, reader, config, folder, resume)
+            facts = _facts(config, model, device)
+            run_id = resume.mlflow_run_id if resume else None
+            run = running.enter_context(Run(folder, config.experiment, options.mlflow, options.tensorboard, run_id))
+        config_file = folder / "config.yaml"
         try:
             with atomic_path(config_file) as temporary:
                 temporary.write_text(to_yaml(config))
-            run.parameters(_facts(config, model, device))
+            run.parameters(facts)
             run.artifacts(config_file)
-            history = train(model, reader, config, folder, run, device, resume)
+            history = train(prepared, model, reader, config, folder, run, device)
             if history:
                 plots.loss_curves(history, folder / "loss_curves.png")
             if not config.no_eval:
@@ -98,20 +96,23 @@ def evaluate_checkpoint(options):
     checkpoint = files.read_checkpoint(path)
     config = _evaluation_config(options, checkpoint)
     folder = Path(options.checkpoint or path.parent) / "evaluation"
-    _log_to(folder / "evaluation.log")
-    recorded = checkpoint.config.get("scan")
-    if recorded:
-        origin = "recorded in the checkpoint" if recorded == config.scan else f"the checkpoint records {recorded}"
-    else:
-        origin = "the checkpoint does not record it; to switch: scan=" + " or ".join(
-            order for order in ("v2_plus_poselimbs", "v2") if order != config.scan
-        )
-    log.info("scan order: %s (%s)", config.scan, origin)
-    device, reader, model = _build(config, checkpoint)
-    with Run(folder, config.experiment, options.mlflow, options.tensorboard) as run:
-        run.parameters({**_facts(config, model, device), "evaluated": str(path)})
+    with ExitStack() as running:
+        with _log_of_start(folder / "evaluation.log"):
+            log.info("scan order: %s (%s)", config.scan, _origin_of_scan(config, checkpoint))
+            device, reader, model = _build(config, checkpoint)
+            facts = {**_facts(config, model, device), "evaluated": str(path)}
+            run = running.enter_context(Run(folder, config.experiment, options.mlflow, options.tensorboard))
+        run.parameters(facts)
         _report(model, reader, config, device, folder, run, checkpoint.epoch)
         run.artifacts(folder / "evaluation.log")
+
+
+def _origin_of_scan(config, checkpoint):
+    recorded = checkpoint.config.get("scan")
+    if recorded:
+        return "recorded in the checkpoint" if recorded == config.scan else f"the checkpoint records {recorded}"
+    others = " or ".join(order for order in ("v2_plus_poselimbs", "v2") if order != config.scan)
+    return f"the checkpoint does not record it; to switch: scan={others}"
 
 
 def _training_config(options, resume):
@@ -229,13 +230,33 @@ def _report(model, reader, config, device, folder, run, step):
     run.artifacts(folder / "scores.json", folder / "per_action.png", folder / "skeletons.png")
 
 
+@contextmanager
+def _log_of_start(path):
+    """Messages of the project go to the terminal and to a file from here on.
+
+    If the block fails, what is new of the file and its folders is taken away.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    new = [made for made in (path, *path.parents) if not made.exists()]
+    try:
+        _log_to(path)
+        yield
+    except BaseException:
+        for made in new:
+            with suppress(OSError):
+                made.unlink() if made == path else made.rmdir()
+        raise
+
+
 def _log_to(path):
     """Messages of the project to the terminal, beside progress bars, and to a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         to_file = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+        raise cannot_write(path, error) from error
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = _BesideBars(sys.stdout)
     to_terminal.addFilter(lambda record: record.levelno < logging.ERROR)  # `lib.cli.run` prints errors

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -15,21 +16,28 @@ from lib.stages import training_stages
 log = logging.getLogger(__name__)
 
 
-def train(model, reader, config, folder, run, device, resume=None):
-    """Trains until `config.epochs` epochs are done; writes checkpoints to `folder` after each.
+class Start(NamedTuple):
+    """Where training begins: after `done` epochs, with learning rate `lr`; `best` is the lowest P1 so far, in mm."""
 
-    Published recipe: AdamW over all parameters, learning rate times `lr_decay` after each epoch, test
-    scores after each epoch.
+    stages: list
+    optimizer: torch.optim.Optimizer
+    done: int
+    lr: float
+    best: float
+    history: list
+
+
+def prepare(model, reader, config, folder, resume=None):
+    """The `Start` of a training; writes nothing.
 
     Args:
-        model: on `device`, already holding the parameters of `resume`.
+        model: on its device, already holding the parameters of `resume`.
         reader: a `DataReaderH36M`.
-        run: the `Run` that records.
+        folder: of the run's checkpoints.
         resume: the `Checkpoint` to go on from, or None.
 
     Raises:
-        TrainingStopped: the loss is not finite; checkpoints of earlier epochs are untouched.
-        UserError: data or a checkpoint cannot be read or written.
+        UserError: data or a checkpoint cannot be read, or `resume` is of other parameters.
     """
     stages = training_stages(config, reader)
     trained = _trained_parameters(model, config.partial_train)
@@ -39,7 +47,25 @@ def train(model, reader, config, folder, run, device, resume=None):
         done, lr, history = _continue_from(resume, optimizer, config)
         if (folder / files.BEST).is_file():
             best = files.read_checkpoint(folder / files.BEST).min_loss or math.inf
+    return Start(stages, optimizer, done, lr, best, history)
 
+
+def train(start, model, reader, config, folder, run, device):
+    """Trains until `config.epochs` epochs are done; writes checkpoints to `folder` after each.
+
+    Published recipe: AdamW over all parameters, learning rate times `lr_decay` after each epoch, test
+    scores after each epoch.
+
+    Args:
+        start: what `prepare` gave for the same model, reader, config and folder.
+        model: on `device`.
+        run: the `Run` that records.
+
+    Raises:
+        TrainingStopped: the loss is not finite; checkpoints of earlier epochs are untouched.
+        UserError: data cannot be read, or a checkpoint cannot be written.
+    """
+    stages, optimizer, done, lr, best, history = start
     total, initial = _steps(stages, config.epochs), _steps(stages, done)
     bar = tqdm(total=total, initial=initial, unit="step", disable=None)
     with bar:

@@ -359,6 +359,33 @@ def test_wrong_commands_are_one_line(environment, arguments, message):
     assert message in refusal(environment, *arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments, variables",
+    [
+        (["dt_root=absent"], {}),
+        (["partial_train=[nose]"], {}),
+        (["subset_list=[AMASS]", "synthetic=True"], {}),
+        ([], {"SELECTIVE_SCAN_IMPLEMENTATION": "absent"}),
+        ([], {"MLFLOW_TRACKING_URI": "nosuch://store"}),
+    ],
+)
+def test_a_start_that_fails_leaves_nothing(environment, tmp_path, arguments, variables):
+    there = {"cwd": tmp_path, "env": {**environment["env"], **variables}, "text": True}
+    (tmp_path / "notes").mkdir()
+    for folder in ("runs/new", "notes"):
+        refusal(there, "--config", S_CONFIG, "-c", folder, *SMALL, *arguments)
+        assert list(tmp_path.rglob("*")) == [tmp_path / "notes"]
+
+
+def test_a_resumption_or_evaluation_that_fails_leaves_a_run_as_it_was(trained, environment):
+    folder, _ = trained
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    refusal(environment, "-r", folder / "latest_epoch.bin", "epochs=4", "dt_root=absent")
+    refusal(environment, "-e", folder / "latest_epoch.bin", "-c", folder / "again", "dt_root=absent")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert not (folder / "again").exists()
+
+
 def test_a_truncated_checkpoint_is_named(trained, environment, tmp_path):
     folder, _ = trained
     whole = (folder / "latest_epoch.bin").read_bytes()
