@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lib.errors import UserError, describe, nearest
 
+PROJECT = Path(__file__).resolve().parents[1]
+
 
 def cannot_write(path, error):
     """The `UserError` for an `OSError` while `path` was written by way of hidden files beside it, which it leaves out."""

@@ -16,7 +16,7 @@ from lib.video.gaps import bridge, fill
 from lib.video.lifting import Lifter
 from lib.video.poses import Person
 from lib.video.quality import quality
-from lib.video.smoothing import smooth
+from lib.video.smoothing import check_cutoff, smooth
 from lib.video.tracking import Tracker, link
 
 FPS = 30
@@ -190,7 +190,7 @@ def test_a_filter_takes_jitter_out_and_delays_nothing(walk):
     assert before.acceleration > 3 * after.acceleration and after.limb_deviation < before.limb_deviation
     assert true.limb_deviation < 8 and before.limb_deviation > 20  # mm
     with pytest.raises(UserError, match="--smooth: 15 Hz must be"):
-        smooth(noisy, 15.0, FPS)
+        check_cutoff(15.0, FPS)
 
 
 def test_quality_of_a_ball_that_falls():

@@ -22,9 +22,7 @@ from pydantic import Field
 
 from lib.data.joint_tables import Strict, read_joint_table
 from lib.data.skeleton import JOINTS
-from lib.files import require_file
-
-PROJECT = Path(__file__).resolve().parents[2]
+from lib.files import PROJECT, require_file
 
 _Length = Annotated[float, Field(ge=0)]
 

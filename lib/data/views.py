@@ -2,8 +2,8 @@
 
 For training on little motion and use on any video. Each clip draws
 
-- a speed, a mirror image, a body (lengths of limbs), arms and legs of another clip of the batch, limbs bent a little and
-  the whole body tilted;
+- a speed, a mirror image, a body (lengths of limbs), arms and legs of another clip of the batch, hips, knees, waist and
+  arms bent further, all limbs a little, and the whole body tilted;
 - a camera: from where, how high, how far, its focal length and roll, and where in its picture the person is;
 - a detector: where on the body it thinks a joint is (its own idea of a hip, say), errors that last and errors of a
   single frame, outliers, left taken for right, joints hidden or out of the picture, what it calls its confidence.
@@ -26,7 +26,11 @@ _SPEED = (1.0, 5.0)  # rows of motion capture, 60 a second, from one frame to th
 _PLAIN_SPEED = 2.0
 _LIMB_LENGTHS = 0.1  # std of a limb's length, left and right alike
 _OTHERS_LIMBS = 0.3  # share of clips that get the arms of another, and of those that get the legs
-_BEND = 0.12  # std of a limb's direction, the same in all of a clip
+_BEND = 0.08  # std of a limb's direction, the same in all of a clip
+_FLEXED = (
+    0.35  # share of clips whose legs are bent further, of those whose waist is, and of those whose arms are turned
+)
+_HIP, _KNEE, _WAIST, _ARM = (-0.4, 1.9), (0.0, 2.1), (-0.3, 1.5), 1.2  # rad: ranges of bends, std of an arm's turn
 _TILTED, _TILT = 0.2, math.radians(60)  # share of clips, and up to how far
 
 _ELEVATION = (math.radians(8), math.radians(14))  # mean, std
@@ -103,7 +107,7 @@ class Views:
         joints = _where(_some(len(shots), 0.5), mirrored, joints)
         for chains in (_ARMS, _LEGS):
             joints = _where(_some(len(shots), _OTHERS_LIMBS), _with_limbs_of(joints, joints.roll(1, 0), chains), joints)
-        return _tilt(_reshape(joints))
+        return _tilt(_reshape(_flex(joints)))
 
     def _play(self, shots, speed):
         first, last = shots.unbind(1)
@@ -130,6 +134,34 @@ def _trunk(joints):
     return torch.stack([right, up, torch.linalg.cross(right, up)], dim=-2)
 
 
+def _flex(joints):
+    """Joints (B, F, 17, 3) of which some clips sit, crouch, kick or stoop: bent further by angles of the whole clip."""
+    clips = len(joints)
+    trunk, limbs = _trunk(joints), _limbs(joints)
+    bend = torch.zeros(clips, len(LIMBS))  # about the trunk's right: legs forwards, the trunk backwards
+    legs, waist = _some(clips, _FLEXED), torch.where(_some(clips, _FLEXED), _between(clips, *_WAIST), 0.0)
+    both = _between(clips, *_HIP)
+    for thigh, shin in ((1, 2), (4, 5)):
+        hip = (both + 0.4 * torch.randn(clips)).clamp(*_HIP)
+        bend[:, thigh] = torch.where(legs, hip, 0.0)
+        bend[:, shin] = torch.where(legs, hip - _between(clips, *_KNEE), 0.0)
+    bend[:, 6] = -waist / 2
+    bend[:, 7:] = -waist[:, None]
+    limbs = _turn(limbs, trunk[:, :, None, 0], bend[:, None, :, None])
+    for upper, lower in ((11, 12), (14, 15)):
+        axis = torch.nn.functional.normalize(torch.randn(clips, 1, 1, 3), dim=-1) @ trunk
+        angle = torch.where(_some(clips, _FLEXED), _ARM * torch.randn(clips), 0.0)[:, None, None, None]
+        limbs[:, :, [upper, lower]] = _turn(limbs[:, :, [upper, lower]], axis, angle)
+    return _joints(joints[:, :, ROOT], limbs)
+
+
+def _turn(vectors, axis, angle):
+    """Vectors (..., 3) turned about unit axes by angles (..., 1), rad (Rodrigues)."""
+    axis = axis.expand_as(vectors)
+    along = (vectors * axis).sum(-1, keepdim=True) * axis
+    return along + angle.cos() * (vectors - along) + angle.sin() * torch.linalg.cross(axis, vectors)
+
+
 def _reshape(joints):
     """Joints (B, F, 17, 3) with limbs of other lengths, bent a little."""
     clips = len(joints)
@@ -139,10 +171,7 @@ def _reshape(joints):
     factor = (1 + _LIMB_LENGTHS * torch.randn(clips, 10)).clamp(0.7, 1.4)
     factor[:, 0] *= 1.2  # CMU's hips are close together
     bent = torch.nn.functional.normalize(bent, dim=-1) * length * factor[:, None, list(_LENGTH_OF), None]
-    placed = {ROOT: joints[:, :, ROOT] * factor[:, None, 1:2]}
-    for number, (parent, child) in enumerate(LIMBS):
-        placed[child] = placed[parent] + bent[:, :, number]
-    return torch.stack([placed[joint] for joint in range(len(JOINTS))], dim=2)
+    return _joints(joints[:, :, ROOT] * factor[:, None, 1:2], bent)
 
 
 def _tilt(joints):
@@ -264,6 +293,14 @@ def _smooth(clips, frames):
 def _limbs(joints):
     parent, child = zip(*LIMBS)
     return joints[:, :, list(child)] - joints[:, :, list(parent)]
+
+
+def _joints(root, limbs):
+    """Joints (B, F, 17, 3) of a root (B, F, 3) and limbs (B, F, 16, 3)."""
+    placed = {ROOT: root}
+    for number, (parent, child) in enumerate(LIMBS):
+        placed[child] = placed[parent] + limbs[:, :, number]
+    return torch.stack([placed[joint] for joint in range(len(JOINTS))], dim=2)
 
 
 def _rotation(vector):

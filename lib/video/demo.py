@@ -9,13 +9,13 @@ from rich.table import Table
 from tqdm import tqdm
 
 from lib.errors import UserError
-from lib.files import only_one, require_file
+from lib.files import PROJECT, cannot_write, only_one, require_file
 from lib.video.pipeline import MOST_PIXELS, Options, lift
 from lib.video.results import write_data, write_pictures
 from lib.video.source import VideoSource
 from lib.video.writer import VideoWriter
 
-VIDEOS = Path("demo/video")
+VIDEOS = PROJECT / "demo" / "video"
 OUTPUT = Path("demo/output")
 
 
@@ -27,25 +27,30 @@ def lift_to_folder(options):
     """
     chosen = _lifting(options)
     camera = options.video.isdigit() and not Path(options.video).exists()
-    video = None if camera else _find(options.video)
-    folder = Path(options.out_path or OUTPUT / (f"camera_{options.video}" if camera else video.stem))
+    source = VideoSource(int(options.video) if camera else _find(options.video), MOST_PIXELS)
+    folder = Path(options.out_path or OUTPUT / Path(source.name).stem.replace(" ", "_"))
     with only_one(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if camera:
-            video = folder / "recording.mp4"
-            _record(int(options.video), video)
-        source, working = VideoSource(video, MOST_PIXELS), folder / ".working"
         try:
-            poses = lift(source, working, chosen, _bar)
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        if camera:
+            source = _recorded(source, folder / "recording.mp4")
+        try:
+            poses = lift(source, folder / ".working", chosen, _bar)
+            qualities = write_data(poses, source, folder)
+            write_pictures(poses, source, folder, options.audio, _bar)
         except KeyboardInterrupt:
-            print("stopped; the same command goes on where it was")
+            print(f"stopped: {folder} keeps what is done, and the same command goes on from there")
             raise
-        qualities = write_data(poses, folder)
-        write_pictures(poses, source, folder, options.audio, _bar)
-        shutil.rmtree(working)
+        except UserError:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+            raise
+        shutil.rmtree(folder / ".working")
     _print(poses, qualities, folder)
     if source.damaged:
-        print(f"{video}: {source.damaged}; the results are of what could be read")
+        print(f"{source.name}: {source.damaged}; the results are of what could be read")
 
 
 def _lifting(options):
@@ -85,16 +90,16 @@ def _find(name):
     return require_file(path)
 
 
-def _record(camera, path):
-    """Writes what a camera sees until Ctrl-C."""
-    with VideoSource(camera, MOST_PIXELS) as source:
-        print(f"{source.name}: recording; Ctrl-C ends it")
-        with VideoWriter(path, source.width, source.height, source.fps) as writer:
-            try:
-                for _, seconds, rgb in _bar(source, total=None, desc="recording", unit="frame"):
-                    writer.write(rgb, seconds)
-            except KeyboardInterrupt:
-                pass
+def _recorded(camera, path):
+    """The `VideoSource` of what a camera sees until Ctrl-C."""
+    print(f"{camera.name}: recording; Ctrl-C ends it")
+    with camera, VideoWriter(path, camera.width, camera.height, camera.fps) as writer:
+        try:
+            for _, seconds, rgb in _bar(camera, total=None, desc="recording", unit="frame"):
+                writer.write(rgb, seconds)
+        except KeyboardInterrupt:
+            pass
+    return VideoSource(path, MOST_PIXELS)
 
 
 def _bar(items, **keywords):

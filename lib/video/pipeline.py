@@ -1,5 +1,6 @@
 """A video to the 3D poses of its people: detect and track, lift, place in the world. Memory does not grow with length."""
 
+import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from lib.config import load_config
 from lib.errors import UserError
+from lib.files import PROJECT
 from lib.video.camera import FOCAL, World, roots, steady
 from lib.video.detection import open_detector
 from lib.video.detection.keypoints_file import read_keypoints
@@ -16,12 +18,12 @@ from lib.video.detections import Detections
 from lib.video.gaps import BLOCK, bridge, fill
 from lib.video.lifting import Lifter
 from lib.video.poses import Person, Poses
-from lib.video.smoothing import smooth
+from lib.video.smoothing import check_cutoff, smooth
 from lib.video.source import VideoSource
 from lib.video.tracking import SHORTEST, Tracker
 from lib.weights import read_weights
 
-WEIGHTS = "demo/posemamba_wild.safetensors"
+WEIGHTS = PROJECT / "demo" / "posemamba_wild.safetensors"
 MOST_PIXELS = 1920  # px of a picture's longer side; larger ones are worked on smaller
 _SAVE_EVERY = 300  # frames
 
@@ -38,7 +40,7 @@ class Options:
     what there is.
     """
 
-    weights: str = WEIGHTS
+    weights: str | Path = WEIGHTS
     config: str | None = None
     clip_len: int | None = None
     pixel: bool = False
@@ -72,6 +74,8 @@ def lift_video(video, progress=None, **options):
 def lift(source, folder, options, progress=None):
     """The `Poses` of a `VideoSource`, memory-mapped in `folder`, where an interrupted detection goes on."""
     folder, progress = Path(folder), progress or (lambda items, **_: items)
+    if options.cutoff:
+        check_cutoff(options.cutoff, source.fps)
     lifter = _lifter(options)
     found = detect(source, folder / "detections", options, progress)
     focal = options.focal * source.scale if options.focal else FOCAL * max(source.width, source.height)
@@ -127,6 +131,7 @@ def _lift(found, source, folder, lifter, focal, options, progress):
     times, (people, rows) = found.times(), found.people()
     fps = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else source.fps
     if not people:
+        shutil.rmtree(folder)
         raise UserError(f"{source.name}: nobody is seen for {SHORTEST} s in any of its {len(times)} frames")
     if options.focus is not None:
         if options.focus not in people:
@@ -187,7 +192,7 @@ def _lifter(options):
     checkpoint = read_weights(options.weights)
     size = checkpoint.size()
     config = load_config(options.config, (), {**checkpoint.config, **size}, checkpoint.path)
-    clip_len = options.clip_len or min(config.clip_len, config.maxlen)
+    clip_len = config.clip_len if options.clip_len is None else options.clip_len
     if not 1 <= clip_len <= config.maxlen:
         raise UserError(f"--clip_len: {clip_len}: the network takes 1 to {config.maxlen} frames")
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))

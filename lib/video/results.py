@@ -20,7 +20,7 @@ _PREVIEW = 480  # px, the preview's height at most
 _GIF_SECONDS = 30.0
 
 
-def write_data(poses, folder):
+def write_data(poses, source, folder):
     """poses.npz, poses.json, poses.csv, a BVH file for each unbroken motion, report.json; {person: `Quality`}."""
     folder = Path(folder)
     for old in folder.glob("person_*.bvh"):
@@ -32,6 +32,7 @@ def write_data(poses, folder):
     qualities = {person.id: quality(person, poses.fps) for person in poses.people}
     report = {
         "source": poses.source,
+        "damaged": source.damaged,
         "frames": len(poses.times),
         "fps": round(poses.fps, 3),
         "people": {

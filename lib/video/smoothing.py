@@ -8,17 +8,21 @@ from lib.errors import UserError
 _PAD = 12  # frames that the filter needs at least
 
 
+def check_cutoff(cutoff, fps):
+    """Raises a `UserError` if a filter's cutoff is not below half the frame rate."""
+    if not 0 < cutoff < fps / 2:
+        raise UserError(f"--smooth: {cutoff:g} Hz must be above 0 and below half the frame rate, {fps / 2:g} Hz")
+
+
 def smooth(poses, cutoff, fps):
     """Low-passes poses (n, 17, 3) of one unbroken segment in place, one joint at a time.
 
     A Butterworth filter of second order, run forwards and backwards so that nothing is delayed, as usual in
     biomechanics (D. A. Winter, Biomechanics and Motor Control of Human Movement); 6 Hz is usual for walking.
 
-    Raises:
-        UserError: the cutoff is not below half the frame rate.
+    Args:
+        cutoff: Hz, see `check_cutoff`.
     """
-    if not 0 < cutoff < fps / 2:
-        raise UserError(f"--smooth: {cutoff:g} Hz must be above 0 and below half the frame rate, {fps / 2:g} Hz")
     if len(poses) <= _PAD:
         return
     filter_ = butter(2, cutoff, fs=fps, output="sos")

@@ -6,15 +6,19 @@ in turn for people whom nobody follows.
 """
 
 import math
+import os
+import sys
+from contextlib import contextmanager
 
+import cv2
 import numpy as np
 
 from lib.errors import UserError, describe
-from lib.files import require_file
+from lib.files import PROJECT, require_file
 from lib.video.detection import Detection, Detector
 from lib.video.detection.joints import to_h36m
 
-MODEL = "demo/pose_landmarker_full.task"
+MODEL = PROJECT / "demo" / "pose_landmarker_full.task"
 
 _SEARCH_EVERY = 3  # frames, while nobody is lost
 _PATIENCE = 0.5  # s that a window is watched for a person who is lost
@@ -23,8 +27,8 @@ _SMALLEST_WINDOW = 96  # px
 _OFF_CENTRE = 0.2  # of the window's side, before it is moved
 _RESIZE = 1.4
 _JUMP = 0.6  # of the person's longer side in one frame: it is someone else
-_SAME_PERSON = 0.25  # mean distance of joints, in units of the longer side
-_BODY = [11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # MediaPipe's shoulders to ankles
+_SAME_PERSON = 0.2  # mean distance of the middles of pairs of joints, in units of the longer side
+_BODY = [11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # MediaPipe's shoulders to ankles, left and right
 _LEAST_VISIBLE = 0.3  # mean visibility of the body
 
 
@@ -32,7 +36,7 @@ class MediaPipe(Detector):
     """MediaPipe's `PoseLandmarker`.
 
     Args:
-        model: its .task file.
+        pose_model: its .task file.
         people: the most people that are followed at a time.
         confidence: least probability that a person is there.
 
@@ -40,14 +44,15 @@ class MediaPipe(Detector):
         UserError: the file is missing or not such a model.
     """
 
-    def __init__(self, model=MODEL, people=6, confidence=0.5):
-        import mediapipe
-        from mediapipe.tasks.python import BaseOptions, vision
+    def __init__(self, pose_model=MODEL, people=6, confidence=0.5):
+        with _quiet():
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
 
         self._vision, self._image = vision, mediapipe.Image
         self._format = mediapipe.ImageFormat.SRGB
         self._options = {
-            "base_options": BaseOptions(model_asset_buffer=require_file(model).read_bytes()),
+            "base_options": BaseOptions(model_asset_buffer=require_file(pose_model).read_bytes()),
             "min_pose_detection_confidence": confidence,
             "min_pose_presence_confidence": confidence,
             "min_tracking_confidence": confidence,
@@ -56,11 +61,16 @@ class MediaPipe(Detector):
         self._free, self._followers = [], []
         self._tile, self._stamp = 0, -2
         try:
-            self._scout = self._open(vision.RunningMode.IMAGE, num_poses=3)
+            with _quiet():
+                self._scout = self._open(vision.RunningMode.IMAGE, num_poses=3)
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"{model}: is not a pose landmarker of MediaPipe ({describe(error)})") from error
+            raise UserError(f"{pose_model}: is not a pose landmarker of MediaPipe ({describe(error)})") from error
 
     def detect(self, frame, seconds, number):
+        with _quiet():
+            return self._detect(frame, seconds, number)
+
+    def _detect(self, frame, seconds, number):
         self._stamp = max(self._stamp + 2, round(seconds * 1000))
         kept = []
         for follower in self._followers:
@@ -90,7 +100,7 @@ class MediaPipe(Detector):
 
     def _search(self, frame, tile, seconds):
         found = self._scout.detect(self._picture(frame, tile))
-        for pose in _poses(found, tile, frame):
+        for pose in _poses(found, tile):
             near = [follower for follower in self._followers if follower.same(pose)]
             for follower in near:
                 if follower.seen < seconds:
@@ -106,8 +116,28 @@ class MediaPipe(Detector):
         return self._vision.PoseLandmarker.create_from_options(options)
 
     def _picture(self, frame, window):
-        x0, y0, x1, y1 = window
-        return self._image(image_format=self._format, data=np.ascontiguousarray(frame[y0:y1, x0:x1]))
+        """A square of the frame, black where it sticks out."""
+        x0, y0, side = window
+        height, width = frame.shape[:2]
+        left, top, right, bottom = max(0, -x0), max(0, -y0), max(0, x0 + side - width), max(0, y0 + side - height)
+        inside = frame[max(0, y0) : y0 + side, max(0, x0) : x0 + side]
+        if left or top or right or bottom:
+            inside = cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT)
+        return self._image(image_format=self._format, data=np.ascontiguousarray(inside))
+
+
+@contextmanager
+def _quiet():
+    """Sends what native code writes to the terminal nowhere: MediaPipe tells a dozen things that mean nothing."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _Follower:
@@ -122,17 +152,18 @@ class _Follower:
         self.pose, self.seen = pose, seconds
 
     def follow(self, frame, seconds, stamp):
-        moved = self._aim(frame)
+        moved = self._aim()
         for again in range(1 + moved):  # the landmarker first looks where the person was in the window before
             result = self.landmarker.detect_for_video(self._picture(frame, self.window), stamp + again)
-            for pose in _poses(result, self.window, frame):
+            for pose in _poses(result, self.window):
                 if self._continues(pose, seconds):
                     self.found(pose, seconds)
                     return
 
     def same(self, pose):
-        """Whether a pose (33, 3) is this person's."""
-        distance = np.linalg.norm(pose[_BODY, :2] - self.pose[_BODY, :2], axis=-1).mean()
+        """Whether a pose (33, 3) is this person's, be it that left is taken for right."""
+        middles = [p[_BODY, :2].reshape(-1, 2, 2).mean(1) for p in (pose, self.pose)]
+        distance = np.linalg.norm(middles[0] - middles[1], axis=-1).mean()
         return distance < _SAME_PERSON * max(_size(pose), _size(self.pose))
 
     def detection(self):
@@ -147,9 +178,8 @@ class _Follower:
         centre, before = pose[_BODY, :2].mean(0), self.pose[_BODY, :2].mean(0)
         return np.linalg.norm(centre - before) < _JUMP * max(_size(pose), _size(self.pose))
 
-    def _aim(self, frame):
+    def _aim(self):
         """Moves the window if the person has come near its border; whether it did."""
-        height, width = frame.shape[:2]
         low, high = self.pose[:, :2].min(0), self.pose[:, :2].max(0)
         side = max(_SMALLEST_WINDOW, _WINDOW * _size(self.pose))
         centre = (low + high) / 2
@@ -159,20 +189,19 @@ class _Follower:
             if near and 1 / _RESIZE < side / old_side < _RESIZE:
                 return False
         self._aimed_at = centre, side
-        x0, y0 = np.maximum(centre - side / 2, 0).astype(int)
-        x1, y1 = np.minimum(centre + side / 2, (width, height)).astype(int)
         moved = self.window is not None
-        self.window = (min(x0, width - 32), min(y0, height - 32), max(x1, 32), max(y1, 32))
+        x0, y0 = (centre - side / 2).astype(int)
+        self.window = x0, y0, int(side)
         return moved
 
 
-def _poses(result, window, frame):
+def _poses(result, window):
     """Poses (33, 3) of a result in px of the frame: x, y, visibility; those too faint are left out."""
-    x0, y0, x1, y1 = window
+    x0, y0, side = window
     found = []
     for landmarks in result.pose_landmarks:
         pose = np.array([(point.x, point.y, point.visibility) for point in landmarks])
-        pose[:, :2] = pose[:, :2] * (x1 - x0, y1 - y0) + (x0, y0)
+        pose[:, :2] = pose[:, :2] * side + (x0, y0)
         if pose[_BODY, 2].mean() >= _LEAST_VISIBLE:
             found.append(pose)
     return found
@@ -184,9 +213,11 @@ def _size(pose):
 
 
 def _tiles(frame):
-    """Squares (x0, y0, x1, y1) as large as fit, which overlap by half."""
+    """Squares (x0, y0, side) as large as fit, which overlap by half; for people as tall as a portrait, one round it."""
     height, width = frame.shape[:2]
     side = min(height, width)
     count = 1 + math.ceil((max(height, width) - side) / (side / 2))
     starts = np.linspace(0, max(height, width) - side, count).astype(int).tolist()
-    return [(s, 0, s + side, side) if width >= height else (0, s, side, s + side) for s in starts]
+    if width >= height:
+        return [(start, 0, side) for start in starts]
+    return [(-(height - width) // 2, 0, height), *((0, start, side) for start in starts)]

@@ -1,0 +1,236 @@
+"""vis.py as people type it: the shipped video, the shipped models, real processes."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from conftest import ROOT
+from test_video_io import cut, make_video
+
+from lib.checkpoint import read_checkpoint
+from lib.config import validate
+from lib.data.mocap.bvh import read_bvh
+from lib.video import lift_video
+from lib.video.export.arrays import read_npz
+
+SAMPLE = ROOT / "demo" / "video" / "sample_video.mp4"
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "vis.py"), *map(str, arguments)]
+
+
+def vis(folder, *arguments, code=0):
+    result = subprocess.run(command(*arguments), capture_output=True, text=True, cwd=folder, timeout=500)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+def refusal(folder, *arguments):
+    """The one line that a wrong command prints."""
+    result = vis(folder, *arguments, code=2)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in result.stderr + result.stdout, result.stderr
+    return lines[0]
+
+
+def part(path, first, last, size=(640, 360), columns=slice(None)):
+    """Frames of the sample as a video of its own, of some columns only, in another size."""
+    frames = [f for n, f in enumerate(av.open(str(SAMPLE)).decode(video=0)) if first <= n < last]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.pix_fmt = "yuv420p"
+        stream.width, stream.height = size
+        for number, frame in enumerate(frames):
+            picture = np.ascontiguousarray(frame.to_ndarray(format="rgb24")[:, columns])
+            frame = av.VideoFrame.from_ndarray(picture).reformat(*size, format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """The folder of results of the shipped video, and what was printed."""
+    work = tmp_path_factory.mktemp("sample")
+    result = vis(work, "--video", "sample_video.mp4")
+    return work / "demo" / "output" / "sample_video", result
+
+
+def test_the_sample_has_two_people_with_one_identity_each(sample):
+    folder, result = sample
+    poses = read_npz(folder / "poses.npz")
+    assert [person.id for person in poses.people] == [1, 2]
+    man, woman = poses.people
+    assert man.frames[0] <= 2 and man.frames[-1] > 210  # on the roof, off it, across the grass
+    assert 40 <= woman.frames[0] <= 60 and woman.frames[-1] > 190
+    assert len(man.frames) > 130 and len(woman.frames) > 130
+    gaps = np.diff(man.frames)
+    assert gaps.max() > 30 and len(man.segments()) > 1  # he is out of sight for longer than is bridged
+    assert "person" in result.stdout and "Traceback" not in result.stderr
+
+
+def test_every_file_is_there_and_says_the_same(sample):
+    folder, _ = sample
+    names = {path.name for path in folder.iterdir()}
+    wanted = {"poses.mp4", "poses.gif", "poses.npz", "poses.json", "poses.csv", "viewer.html", "report.json"}
+    assert wanted | {"person_1.bvh", "person_2.bvh"} <= names and not any(n.startswith(".") for n in names)
+    poses = read_npz(folder / "poses.npz")
+    with av.open(str(folder / "poses.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)) == len(poses.times) == 230
+    content = json.loads((folder / "poses.json").read_text())
+    report = json.loads((folder / "report.json").read_text())
+    assert content["source"] == report["source"] == "sample_video.mp4" and report["damaged"] is None
+    rows = list(csv.DictReader((folder / "poses.csv").open()))
+    assert len(rows) == sum(len(person.frames) for person in poses.people)
+    assert {p: v["frames"] for p, v in report["people"].items()} == {str(p.id): len(p.frames) for p in poses.people}
+    assert read_bvh(folder / "person_2.bvh").frames == len(poses.people[1].frames)
+
+
+def test_poses_look_like_people(sample):
+    """Upright, of human size, where their keypoints are, with limbs that keep their length."""
+    folder, _ = sample
+    poses = read_npz(folder / "poses.npz")
+    report = json.loads((folder / "report.json").read_text())
+    _, woman = poses.people
+    height = woman.world[:, 10, 2] - woman.world[:, [3, 6], 2].min(1)
+    assert 1.3 < np.median(height) < 1.9
+    places = woman.camera[..., :2] / woman.camera[..., 2:] * poses.focal + [poses.width / 2, poses.height / 2]
+    error = np.linalg.norm(places - woman.keypoints[..., :2], axis=-1)[~woman.bridged]
+    assert np.median(error) < 6  # px, of a person 140 px tall
+    np.testing.assert_allclose(woman.world, woman.camera @ poses.rotation.T + poses.shift, atol=1e-3)
+    assert np.ptp(woman.world[:, 0, 0]) > 2  # m: she walks across the picture
+    assert report["people"]["2"]["limb_deviation_mm"] < 40
+
+
+def test_one_person_smoothed_from_the_same_detections(sample, tmp_path):
+    folder, _ = sample
+    poses = read_npz(folder / "poses.npz")
+    keypoints = np.concatenate([person.keypoints[~person.bridged] for person in poses.people])
+    frame = np.concatenate([person.frames[~person.bridged] for person in poses.people])
+    number = np.concatenate([np.full((~person.bridged).sum(), person.id) for person in poses.people])
+    np.savez(tmp_path / "found.npz", keypoints=keypoints, frame=frame, person=number, layout="h36m17")
+    options = ("--video", SAMPLE, "--keypoints", "found.npz", "-o", "out")
+    vis(tmp_path, *options, "--focus", 2, "--smooth", 5)
+    (woman,) = read_npz(tmp_path / "out" / "poses.npz").people
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    before = json.loads((folder / "report.json").read_text())
+    assert woman.id == 2 and len(woman.frames) == len(poses.people[1].frames)
+    assert report["people"]["2"]["acceleration_m_s2"] < 0.7 * before["people"]["2"]["acceleration_m_s2"]
+    assert "there is no person 5; there are 1, 2" in refusal(tmp_path, *options, "--focus", 5)
+
+
+def test_an_interrupted_detection_goes_on(tmp_path):
+    film = part(tmp_path / "film.mp4", 0, 110)
+    process = subprocess.Popen(command("--video", film, "-o", "out"), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    rows = tmp_path / "out" / ".working" / "detections" / "rows.bin"
+    deadline = time.monotonic() + 120
+    while not (rows.is_file() and rows.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in printed
+    done = json.loads((tmp_path / "out" / ".working" / "detections" / "state.json").read_text())["frames"]
+    assert 0 < done < 110
+    vis(tmp_path, "--video", film, "-o", "out")
+    poses = read_npz(tmp_path / "out" / "poses.npz")
+    assert len(poses.times) == 110 and poses.people[0].frames[-1] == 109
+    assert len(poses.people[0].frames) > 100 and not (tmp_path / "out" / ".working").exists()
+
+
+def test_in_python():
+    poses = lift_video(SAMPLE, detector_options={"people": 1}, max_gap=0.2)
+    (man, *_) = poses.people
+    assert man.world.shape == (len(man.frames), 17, 3) and not isinstance(man.world, np.memmap)
+    assert poses.fps == pytest.approx(30, 1e-3)
+
+
+def test_a_clip_shorter_than_a_window(tmp_path):
+    vis(tmp_path, "--video", part(tmp_path / "short.mp4", 60, 72), "-o", "out")
+    poses = read_npz(tmp_path / "out" / "poses.npz")
+    assert len(poses.times) == 12 and poses.people
+
+
+def test_a_truncated_video_gives_what_can_be_read_and_says_so(tmp_path):
+    film = cut(part(tmp_path / "film.mkv", 60, 160), 0.8)
+    result = vis(tmp_path, "--video", film, "-o", "out")
+    assert re.search(r"ends after frame \d+: .*; the results are of what could be read", result.stdout)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert 8 < report["frames"] < 100 and "ends after frame" in report["damaged"]
+
+
+@pytest.mark.parametrize(
+    "size, columns", [((3840, 2160), slice(None)), ((404, 720), slice(420, 622))], ids=["4K", "portrait"]
+)
+def test_other_sizes(tmp_path, size, columns):
+    vis(tmp_path, "--video", part(tmp_path / "film.mp4", 60, 75, size, columns), "-o", "out")
+    poses = read_npz(tmp_path / "out" / "poses.npz")
+    assert max(poses.width, poses.height) == min(1920, max(size)) and (poses.width > poses.height) == (
+        size[0] > size[1]
+    )
+
+
+def test_published_checkpoints_lift_too(sample, tmp_path):
+    """A network trained on whole pictures, in the published layout, with its YAML config."""
+    import torch
+
+    config = {"maxlen": 27, "clip_len": 27, "dim_feat": 16, "depth": 2}
+    model = validate(config).build_model()
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"epoch": 1, "lr": 1e-4, "model_pos": state, "min_loss": 40.0}, tmp_path / "best_epoch.bin")
+    (tmp_path / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in config.items()))
+    film = part(tmp_path / "film.mp4", 60, 100)
+    common = ("--video", film, "-e", "best_epoch.bin", "--config", "config.yaml")
+    for name, options in {"crop": (), "pixel": ("--pixel", "--clip_len", 9)}.items():
+        vis(tmp_path, *common, "-o", name, *options)
+    crop, pixel = (read_npz(tmp_path / name / "poses.npz").people[0] for name in ("crop", "pixel"))
+    assert np.isfinite(crop.world).all() and not np.allclose(crop.camera, pixel.camera, atol=1e-2)
+    assert read_checkpoint(tmp_path / "best_epoch.bin").config == {}
+    message = refusal(tmp_path, *common, "-o", "long", "--clip_len", 81)
+    assert "--clip_len: 81: the network takes 1 to 27 frames" in message
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--video", "nothing.mp4"), "nothing.mp4: no such file"),
+        (("--video", "sample_vide.mp4"), "did you mean 'sample_video.mp4'?"),
+        (("--video", "text.mp4"), "text.mp4: is text, not a video"),
+        (("--video", "nobody.mp4"), "nobody.mp4: nobody is seen"),
+        (("--video", "nobody.mp4", "--gpu", "7"), "--gpu: 7: there are"),
+        (("--video", "nobody.mp4", "--clip_len", "0"), "--clip_len: 0: the network takes 1 to"),
+        (("--video", "nobody.mp4", "--smooth", "15"), "--smooth: 15 Hz must be"),
+        (("--video", "nobody.mp4", "--max-gap", "-1"), "--max-gap: expected seconds"),
+        (("--video", "nobody.mp4", "--detector", "yolo"), "invalid choice: 'yolo'"),
+        (("--video", "nobody.mp4", "-e", "text.mp4"), "text.mp4: is truncated or not a checkpoint"),
+        (("--video", "nobody.mp4", "-e", "broken.safetensors"), "broken.safetensors: is truncated or not"),
+        (("--video", "nobody.mp4", "--keypoints", "none.json"), "none.json: no such file"),
+        (("--video", "nobody.mp4", "-o", "text.mp4/out"), "text.mp4/out: cannot be written"),
+        (("--video", "99"), "camera 99: there is none"),
+        (("--video", "nobody.mp4", "--focal-length", "3"), "--focal-length: unknown option"),
+        ((), "--video"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, arguments, message):
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "broken.safetensors").write_bytes(b"\0" * 40)
+    make_video(tmp_path / "nobody.mp4", 30)
+    assert message in refusal(tmp_path, *arguments)
+    assert {path.name for path in tmp_path.iterdir()} <= {"text.mp4", "broken.safetensors", "nobody.mp4", "demo"}
+    assert not list(tmp_path.glob("demo/output/*"))
+
+
+def test_a_model_of_the_detector_that_is_none(tmp_path):
+    (tmp_path / "model.task").write_bytes(os.urandom(100))
+    message = refusal(tmp_path, "--video", SAMPLE, "--pose-model", "model.task", "-o", "out")
+    assert "model.task: is not a pose landmarker of MediaPipe" in message
