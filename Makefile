@@ -1,15 +1,21 @@
 # make train   set up .venv and train PoseMamba on the shipped motion capture
+# make demo    set up .venv and lift the people of the shipped video to 3D
+# make pretrain  train the shipped network for any video anew (hours)
 # make test    set up .venv and run all tests
 
 PYTHON ?= python3
 CHECKPOINT ?= checkpoint/cmu
+WILD ?= checkpoint/wild
 
 BIN := .venv/bin
 VIEWS := data/motion3d/cmu17_virtual_cam_source.pkl
 LATEST := $(CHECKPOINT)/latest_epoch.bin
 SETUP := .venv/.installed
+VIDEO := .venv/.installed-video
+DETECTORS := .venv/.installed-detectors
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup train test
+.PHONY: setup train demo pretrain test
 
 setup: $(SETUP)
 
@@ -17,8 +23,8 @@ $(SETUP): requirements.txt $(wildcard kernels/selective_scan/*.toml kernels/sele
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed; make PYTHON=python3.11")'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@grep -v "^-e" requirements.txt > .venv/.libraries  # first, so that the kernels are built for the PyTorch that is there
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .venv/.libraries
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PIP) -r .venv/.libraries
+	$(PIP) -r requirements.txt
 	@$(BIN)/python -m selective_scan
 	@touch $@
 
@@ -28,5 +34,21 @@ train: $(SETUP)
 	$(BIN)/python train.py --config configs/pose3d/PoseMamba_train_cmu.yaml -c $(CHECKPOINT) \
 		$(if $(wildcard $(LATEST)),--resume $(LATEST))
 
-test: $(SETUP)
+$(VIDEO): $(SETUP) requirements-video.txt
+	$(PIP) -r requirements-video.txt
+	@touch $@
+
+$(DETECTORS): $(SETUP) requirements-detectors.txt requirements-tests.txt
+	$(PIP) -r requirements-detectors.txt -r requirements-tests.txt
+	@touch $@
+
+demo: $(VIDEO)
+	$(BIN)/python vis.py --video sample_video.mp4
+
+pretrain: $(SETUP)
+	$(BIN)/python train.py --config configs/pose3d/PoseMamba_wild.yaml -c $(WILD) \
+		$(if $(wildcard $(WILD)/latest_epoch.bin),--resume $(WILD)/latest_epoch.bin)
+	$(BIN)/python tools/export_weights.py $(WILD)/best_epoch.bin
+
+test: $(SETUP) $(VIDEO) $(DETECTORS)
 	$(BIN)/python -m pytest

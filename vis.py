@@ -7,12 +7,14 @@ python vis.py --video my.mp4 -o results --detector rtmpose
 import argparse
 
 from lib.cli import Parser, positive_number, run
-from lib.video.demo import lift_to_folder
-from lib.video.detection import DETECTORS
-from lib.video.pipeline import WEIGHTS
+from lib.errors import needing
 
 
 def main(arguments=None):
+    with needing("vis.py", "requirements-video.txt"):
+        from lib.video.demo import lift_to_folder
+        from lib.video.detection import DETECTORS
+        from lib.video.pipeline import WEIGHTS
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", required=True, metavar="FILE", help="a path, a name in demo/video, or a camera: 0")
     parser.add_argument("-o", "--out_path", metavar="DIR", help="default: demo/output/NAME")

@@ -1,6 +1,7 @@
 """Errors that a user can cause or must act on: one line each, no traceback."""
 
 import difflib
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -13,6 +14,21 @@ class TrainingStopped(UserError):
     """Training cannot go on (a loss that is not finite); what was saved before is untouched."""
 
     exit_code = 1
+
+
+@contextmanager
+def needing(what, requirements):
+    """Turns a failed import in the block into a `UserError` that says what to install for `what`."""
+    try:
+        yield
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError):
+            raise UserError(
+                f"{what} needs the package {error.name}, which is not installed: pip install -r {requirements}"
+            ) from error
+        raise UserError(
+            f"{what}: {describe(error)}; a library of the system is missing (Debian: apt-get install libgl1 libglib2.0-0)"
+        ) from error
 
 
 def nearest(word, known):

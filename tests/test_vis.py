@@ -21,6 +21,7 @@ from lib.config import validate
 from lib.data.mocap.bvh import read_bvh
 from lib.video import lift_video
 from lib.video.export.arrays import read_npz
+from lib.weights import read_weights
 
 SAMPLE = ROOT / "demo" / "video" / "sample_video.mp4"
 
@@ -234,3 +235,28 @@ def test_a_model_of_the_detector_that_is_none(tmp_path):
     (tmp_path / "model.task").write_bytes(os.urandom(100))
     message = refusal(tmp_path, "--video", SAMPLE, "--pose-model", "model.task", "-o", "out")
     assert "model.task: is not a pose landmarker of MediaPipe" in message
+
+
+@pytest.mark.parametrize("package", ["av", "trackers", "mediapipe"])
+def test_a_missing_package_is_named(tmp_path, package):
+    hide = f"import sys; sys.modules[{package!r}] = None; sys.path.insert(0, {str(ROOT)!r}); import vis; "
+    code = hide + f"from lib.cli import run; run(lambda: vis.main(['--video', {str(SAMPLE)!r}, '-o', 'out']))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert (
+        f"needs the package {package}, which is not installed: pip install -r requirements-video.txt" in result.stderr
+    )
+
+
+def test_weights_are_what_the_checkpoint_had(tmp_path):
+    import torch
+
+    model = validate({"maxlen": 9, "clip_len": 9, "dim_feat": 16, "depth": 1}).build_model()
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"epoch": 3, "model_pos": state, "config": {"scan": "v2"}}, tmp_path / "best_epoch.bin")
+    tool = [sys.executable, str(ROOT / "tools" / "export_weights.py"), "best_epoch.bin", "--out", "model.safetensors"]
+    subprocess.run(tool, check=True, cwd=tmp_path)
+    weights = read_weights(tmp_path / "model.safetensors")
+    assert weights.config == {"scan": "v2"} and weights.epoch == 3
+    weights.load_into(model)
+    assert all(torch.equal(weights.model[name], value) for name, value in model.state_dict().items())

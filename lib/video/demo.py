@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
+from lib.cli import progress_bar
 from lib.errors import UserError
 from lib.files import PROJECT, cannot_write, only_one, require_file
 from lib.video.pipeline import MOST_PIXELS, Options, lift
@@ -37,9 +37,9 @@ def lift_to_folder(options):
         if camera:
             source = _recorded(source, folder / "recording.mp4")
         try:
-            poses = lift(source, folder / ".working", chosen, _bar)
+            poses = lift(source, folder / ".working", chosen, progress_bar)
             qualities = write_data(poses, source, folder)
-            write_pictures(poses, source, folder, options.audio, _bar)
+            write_pictures(poses, source, folder, options.audio, progress_bar)
         except KeyboardInterrupt:
             print(f"stopped: {folder} keeps what is done, and the same command goes on from there")
             raise
@@ -95,15 +95,11 @@ def _recorded(camera, path):
     print(f"{camera.name}: recording; Ctrl-C ends it")
     with camera, VideoWriter(path, camera.width, camera.height, camera.fps) as writer:
         try:
-            for _, seconds, rgb in _bar(camera, total=None, desc="recording", unit="frame"):
+            for _, seconds, rgb in progress_bar(camera, "recording", unit="frame"):
                 writer.write(rgb, seconds)
         except KeyboardInterrupt:
             pass
     return VideoSource(path, MOST_PIXELS)
-
-
-def _bar(items, **keywords):
-    return tqdm(items, **keywords, disable=None)
 
 
 def _print(poses, qualities, folder):

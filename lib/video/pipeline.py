@@ -60,7 +60,7 @@ def lift_video(video, progress=None, **options):
 
     Args:
         video: path.
-        progress: wraps an iterable of frames or people, given `total`, `desc` and `unit`, as `tqdm` does.
+        progress: wraps what is gone through, as `lib.cli.progress_bar` does.
         options: fields of `Options`.
 
     Raises:
@@ -73,7 +73,7 @@ def lift_video(video, progress=None, **options):
 
 def lift(source, folder, options, progress=None):
     """The `Poses` of a `VideoSource`, memory-mapped in `folder`, where an interrupted detection goes on."""
-    folder, progress = Path(folder), progress or (lambda items, **_: items)
+    folder, progress = Path(folder), progress or _silent
     if options.cutoff:
         check_cutoff(options.cutoff, source.fps)
     lifter = _lifter(options)
@@ -104,7 +104,7 @@ def detect(source, folder, options, progress):
     tracker = Tracker(source.fps, found.tracks)
     try:
         with opened as detector:
-            for number, seconds, frame in progress(source, total=source.frames, desc="finding people", unit="frame"):
+            for number, seconds, frame in progress(source, "finding people", total=source.frames, unit="frame"):
                 if number < already:
                     continue
                 people = detector.detect(frame, seconds, number)
@@ -138,7 +138,7 @@ def _lift(found, source, folder, lifter, focal, options, progress):
             raise UserError(f"--focus: there is no person {options.focus}; there are {', '.join(map(str, people))}")
         people = {options.focus: people[options.focus]}
     world, lifted = World(), []
-    for person, chosen in progress(people.items(), total=len(people), desc="lifting", unit="person"):
+    for person, chosen in progress(people.items(), "lifting", total=len(people), unit="person"):
         lifted.append(_lift_person(person, rows, chosen, times, source, folder, lifter, focal, fps, options))
         for segment in lifted[-1].segments():
             for block in _blocks(segment):
@@ -199,6 +199,10 @@ def _lifter(options):
     model = config.build_model()
     checkpoint.load_into(model)
     return Lifter(model.to(device).eval(), config, device, clip_len, options.pixel)
+
+
+def _silent(items, doing, **looks):
+    return items
 
 
 def _blocks(segment):

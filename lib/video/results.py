@@ -52,9 +52,9 @@ def write_data(poses, source, folder):
     return qualities
 
 
-def write_pictures(poses, source, folder, audio=False, progress=None):
+def write_pictures(poses, source, folder, audio, progress):
     """poses.mp4 (with the video's sound if `audio`), poses.gif (its first 30 s), viewer.html."""
-    folder, progress = Path(folder), progress or (lambda items, **_: items)
+    folder = Path(folder)
     renderer, preview = Renderer(poses), folder / ".preview.mp4"
     share = min(1.0, _PREVIEW / source.height)
     small = max(2, round(source.width * share)), max(2, round(source.height * share))
@@ -64,7 +64,7 @@ def write_pictures(poses, source, folder, audio=False, progress=None):
             VideoWriter(folder / "poses.mp4", *renderer.size, poses.fps, sound, keep_partial=True) as video,
             VideoWriter(preview, *small, poses.fps) as page,
         ):
-            for number, seconds, rgb in progress(source, total=len(poses.times), desc="drawing", unit="frame"):
+            for number, seconds, rgb in progress(source, "drawing", total=len(poses.times), unit="frame"):
                 video.write(renderer.render(number, rgb), seconds)
                 page.write(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA) if share < 1 else rgb, seconds)
         write_viewer(poses, folder / "viewer.html", preview)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import supervision
 from scipy.optimize import linear_sum_assignment
+from trackers import OCSORTTracker
 
 LOST = 1.0  # s that OC-SORT waits for a person
 SHORTEST = 0.25  # s: a shorter track is no person
@@ -42,8 +44,6 @@ class Tracker:
     """
 
     def __init__(self, fps, tracks):
-        from trackers import OCSORTTracker
-
         self._sort = OCSORTTracker(
             lost_track_buffer=round(LOST * 30),  # in frames of 1/30 s
             frame_rate=fps,
@@ -67,8 +67,6 @@ class Tracker:
         return numbers
 
     def _sorted(self, detections):
-        import supervision
-
         boxes = np.array([detection.box for detection in detections], np.float32).reshape(-1, 4)
         found = self._sort.update(
             supervision.Detections(

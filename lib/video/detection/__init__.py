@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.errors import UserError, nearest
+from lib.errors import UserError, nearest, needing
 
 DETECTORS = {  # name: module, class, the file that lists its packages
     "mediapipe": ("lib.video.detection.mediapipe", "MediaPipe", "requirements-video.txt"),
@@ -65,10 +65,5 @@ def open_detector(name, **options):
     if name not in DETECTORS:
         raise UserError(f"no detector {name!r}{nearest(name, DETECTORS)}; there are {', '.join(DETECTORS)}")
     module, kind, requirements = DETECTORS[name]
-    try:
+    with needing(f"the detector {name}", requirements):
         return getattr(import_module(module), kind)(**options)
-    except ImportError as error:
-        missing = f"the package {error.name}" if error.name else "a package"
-        raise UserError(
-            f"the detector {name} needs {missing}, which is not installed: pip install -r {requirements}"
-        ) from error

@@ -1,0 +1,168 @@
+"""Measures the way from a video to its results: the whole command, its stages, and its memory in a long video.
+
+python tools/bench_video.py                     # the shipped video
+python tools/bench_video.py --minutes 30        # and its memory in that video, repeated for half an hour
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+
+import av
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib import benchmark
+from lib.cli import Parser, progress_bar, run
+from lib.files import PROJECT
+from lib.memory import reuse_freed_memory
+from lib.video.detection import open_detector
+from lib.video.pipeline import Options, detect, lift
+from lib.video.render import Renderer
+from lib.video.source import VideoSource
+from lib.video.writer import VideoWriter
+
+SAMPLE = PROJECT / "demo" / "video" / "sample_video.mp4"
+REPEATS = 3
+EVERY = 1.0  # s between readings of memory
+
+
+def whole(folder):
+    """Seconds of the command, from its start to its end."""
+    start = time.perf_counter()
+    command = [sys.executable, PROJECT / "vis.py", "--video", SAMPLE, "-o", folder / "whole"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def detecting(frames):
+    with open_detector("mediapipe") as detector:
+        detector.detect(frames[0][2], -1.0, 0)  # opens the first person's landmarker
+        start = time.perf_counter()
+        for number, seconds, frame in frames:
+            detector.detect(frame, seconds, number)
+        return time.perf_counter() - start
+
+
+def lifting(source, folder):
+    """Of everything after detection: gaps, windows, roots, the world; of all people."""
+    start = time.perf_counter()
+    lift(source, folder, Options())
+    return time.perf_counter() - start
+
+
+def drawing(frames, poses):
+    renderer = Renderer(poses)
+    start = time.perf_counter()
+    for number, _, frame in frames:
+        renderer.render(number, frame)
+    return time.perf_counter() - start
+
+
+def encoding(frames, poses, folder):
+    """Of drawing and writing the film."""
+    renderer = Renderer(poses)
+    start = time.perf_counter()
+    with VideoWriter(folder / "film.mp4", *renderer.size, poses.fps) as film:
+        for number, seconds, frame in frames:
+            film.write(renderer.render(number, frame), seconds)
+    return time.perf_counter() - start
+
+
+def stages(folder):
+    """Frames per second of each stage, in turn, so that what else the machine does meets all alike."""
+    source = VideoSource(SAMPLE)
+    frames = list(source)
+    detect(source, folder / "lifted" / "detections", Options(), lambda items, *_, **__: items).close()
+    poses = lift(source, folder / "lifted", Options())
+    calls = {
+        "detection": lambda: detecting(frames),
+        "lifting": lambda: lifting(source, folder / "lifted"),
+        "rendering": lambda: drawing(frames, poses),
+        "rendering_and_encoding": lambda: encoding(frames, poses, folder),
+    }
+    seconds = {name: [] for name in calls}
+    for _ in benchmark.progress(range(REPEATS), "stages"):
+        for name, call in calls.items():
+            seconds[name].append(call())
+    person_frames = sum(len(person.frames) for person in poses.people)
+    return {
+        "frames": len(frames),
+        "person_frames": person_frames,
+        "seconds": seconds,
+        "frames_per_second": {name: len(frames) / median(values) for name, values in seconds.items()},
+    }
+
+
+def long_video(path, minutes):
+    """The sample forwards and backwards, again and again."""
+    frames = [frame for _, _, frame in VideoSource(SAMPLE)]
+    order = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
+    with VideoWriter(path, 640, 360, 30) as writer:
+        for number in progress_bar(range(round(minutes * 60 * 30)), "making a long video", unit="frame"):
+            writer.write(frames[order[number % len(order)]], number / 30)
+
+
+def memory(folder, minutes):
+    """Memory of vis.py that is its own (RssAnon), MB: its peak in each tenth of finding people and of drawing."""
+    film = folder / "long.mp4"
+    long_video(film, minutes)
+    command = [sys.executable, PROJECT / "vis.py", "--video", film, "-o", folder / "long"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    drawn, found = [], []
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text().split("RssAnon:")
+        if len(status) == 2:
+            stage = drawn if (folder / "long" / "report.json").exists() else found
+            stage.append(int(status[1].split()[0]) / 1e3)
+        time.sleep(EVERY)
+    if process.returncode:
+        raise RuntimeError(f"vis.py failed on {film}")
+    with av.open(str(folder / "long" / "poses.mp4")) as made:
+        seconds = made.duration * Fraction(1, av.time_base)
+    tenths = {
+        name: [max(part) for part in np.array_split(values, 10)]
+        for name, values in (("finding", found), ("drawing", drawn))
+    }
+    return {
+        "minutes": float(seconds / 60),
+        "peak_mb_by_tenths": tenths,
+        "run_seconds": (len(found) + len(drawn)) * EVERY,
+    }
+
+
+def main():
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, help="length of the video that memory is measured in (default: none)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/cpu"), help="default: %(default)s")
+    options = parser.parse()
+    reuse_freed_memory()
+    machine = benchmark.machine(torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        found = {"machine": machine, "whole_seconds": whole(folder), **stages(folder)}
+        if options.minutes:
+            found["long"] = memory(folder, options.minutes)
+    benchmark.write_json(options.out / "video.json", found)
+    print(
+        f"{SAMPLE.name}: {found['frames']} frames, {found['person_frames']} of a person; {machine['cpu']}, {machine['cores']} cores"
+    )
+    print(f"{'vis.py, start to end':<28}{found['whole_seconds']:>10.1f} s")
+    for name, rate in found["frames_per_second"].items():
+        print(f"{name.replace('_', ' '):<28}{rate:>10.0f} frames/s")
+    for stage, peaks in found.get("long", {}).get("peak_mb_by_tenths", {}).items():
+        print(
+            f"memory, {stage:<20}{' '.join(f'{peak:.0f}' for peak in peaks)} MB, by tenths of {options.minutes:g} minutes"
+        )
+    print(f"written: {options.out / 'video.json'}")
+
+
+if __name__ == "__main__":
+    run(main)

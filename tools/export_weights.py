@@ -1,0 +1,28 @@
+"""Writes a checkpoint's parameters and config as one safetensors file, to give away: vis.py's shipped network, say.
+
+python tools/export_weights.py checkpoint/wild/best_epoch.bin
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib.checkpoint import read_checkpoint
+from lib.cli import Parser, run
+from lib.files import PROJECT
+from lib.weights import write_weights
+
+
+def main():
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="in the published layout, such as train.py writes")
+    parser.add_argument("--out", default=PROJECT / "demo" / "posemamba_wild.safetensors", help="default: %(default)s")
+    options = parser.parse()
+    checkpoint = read_checkpoint(options.checkpoint)
+    write_weights(options.out, checkpoint)
+    print(f"{options.out}: {Path(options.out).stat().st_size / 1e6:.1f} MB, after epoch {checkpoint.epoch}")
+
+
+if __name__ == "__main__":
+    run(main)
