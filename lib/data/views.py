@@ -43,6 +43,7 @@ _OFF_CENTRE = 0.8  # how far to a side of the picture the person may be
 
 # By joint: how far (std, m) detectors disagree about where it is, and the relative size of their errors.
 _DEFINITION = (0, .03, .025, .03, .03, .025, .03, 0, 0, .04, .05, .03, .025, .025, .03, .025, .025)  # fmt: skip
+_NOSE, _HEAD_TOP, _NOSE_TIP = 9, 10, 0.6  # the tip that detectors see is up to so much nearer to the head's top
 _ERROR = (0, 1, 1, 1.4, 1, 1, 1.4, 0, 0, .7, .9, .9, 1.1, 1.5, .9, 1.1, 1.5)  # fmt: skip
 _ERROR_SIZE = (0.006, 0.06)  # of a joint with error 1, in units of the person's size (lib/data/crop.py)
 _ERROR_FRAMES = 6  # between independent errors of the kind that lasts
@@ -227,7 +228,10 @@ def _definitions(joints):
     shared = (left + right * torch.tensor([-1.0, 1, 1])) / 2
     shift[:, :, list(LEFT)] = shared + left * 0.5
     shift[:, :, list(RIGHT)] = shared * torch.tensor([-1.0, 1, 1]) + right * 0.5
-    return shift @ _trunk(joints)
+    shift = shift @ _trunk(joints)
+    up = joints[:, :, _HEAD_TOP] - joints[:, :, _NOSE]
+    shift[:, :, _NOSE] += _between(len(joints), 0, _NOSE_TIP)[:, None, None] * up
+    return shift
 
 
 def _detect(places, picture):
