@@ -16,7 +16,9 @@ def main(arguments=None):
         from lib.video.detection import DETECTORS
         from lib.video.pipeline import WEIGHTS
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--video", required=True, metavar="FILE", help="a path, a name in demo/video, or a camera: 0")
+    parser.add_argument(
+        "--video", metavar="FILE", default="sample_video.mp4", help="a path, a name in demo/video, or a camera: 0"
+    )
     parser.add_argument("-o", "--out_path", metavar="DIR", help="default: demo/output/NAME")
     parser.add_argument("-e", "--evaluate", metavar="FILE", default=WEIGHTS, help="checkpoint (default: %(default)s)")
     parser.add_argument("--config", metavar="FILE", help="its YAML config, where it holds none")

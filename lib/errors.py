@@ -21,13 +21,16 @@ def needing(what, requirements):
     """Turns a failed import in the block into a `UserError` that says what to install for `what`."""
     try:
         yield
-    except ImportError as error:
-        if isinstance(error, ModuleNotFoundError):
-            raise UserError(
-                f"{what} needs the package {error.name}, which is not installed: pip install -r {requirements}"
-            ) from error
+    except ModuleNotFoundError as error:
         raise UserError(
-            f"{what}: {describe(error)}; a library of the system is missing (Debian: apt-get install libgl1 libglib2.0-0)"
+            f"{what} needs the package {error.name}, which is not installed: pip install -r {requirements}"
+        ) from error
+    except (ImportError, OSError) as error:
+        if "shared object" not in str(error):
+            raise
+        raise UserError(
+            f"{what}: {describe(error)}; a library of the system is missing "
+            "(Debian: apt-get install libgl1 libegl1 libgles2 libglib2.0-0)"
         ) from error
 
 

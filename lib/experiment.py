@@ -21,6 +21,7 @@ from lib.files import atomic_path, cannot_write
 from lib.metrics_3dhp import Scores3DHP
 from lib.tracking import Run, environment
 from lib.training import prepare, train
+from lib.weights import read_weights
 
 DEFAULT_FOLDER = "checkpoint"
 
@@ -40,7 +41,7 @@ def train_model(options):
     config = _training_config(options, resume)
     start = resume
     if config.finetune and not resume:
-        start = files.read_checkpoint(Path(options.pretrained) / options.selection)
+        start = read_weights(Path(options.pretrained) / options.selection)
         _refuse_another_size(config, start)
     elif options.pretrained and not config.finetune:
         raise UserError("-p/--pretrained: is used only by a config with finetune: True; add finetune=True")
@@ -93,7 +94,7 @@ def train_model(options):
 def evaluate_checkpoint(options):
     """Scores the checkpoint that `options` name (see `train.py`); its size is read from its tensors."""
     path = Path(options.evaluate or Path(options.checkpoint or DEFAULT_FOLDER) / options.checkpoint_file)
-    checkpoint = files.read_checkpoint(path)
+    checkpoint = read_weights(path)
     config = _evaluation_config(options, checkpoint)
     folder = Path(options.checkpoint or path.parent) / "evaluation"
     with ExitStack() as running:

@@ -77,8 +77,13 @@ def _lifting(options):
 def _device(gpu):
     if gpu is None:
         return None
-    if not gpu.isdigit() or int(gpu) >= torch.cuda.device_count():
-        raise UserError(f"--gpu: {gpu}: there are {torch.cuda.device_count()} GPUs here; leave it out for the CPU")
+    if not gpu.isdigit():
+        raise UserError(f"--gpu: {gpu}: expected a number, 0 is the first")
+    if not torch.cuda.is_available():
+        print("--gpu: there is no GPU here; the CPU is used")
+        return "cpu"
+    if int(gpu) >= torch.cuda.device_count():
+        raise UserError(f"--gpu: {gpu}: there are {torch.cuda.device_count()} GPUs here, counted from 0")
     return f"cuda:{gpu}"
 
 
