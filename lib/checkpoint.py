@@ -91,13 +91,11 @@ def read_checkpoint(path):
     scalar = np.float64(0).__reduce__()[0]  # NumPy's rebuilder of scalars; its module differs in NumPy 1 and 2
     names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     types = [np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
-    try:
-        with torch.serialization.safe_globals([*types, *names]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file raises whatever zipfile and the unpickler meet
-        raise UserError(f"{path}: is truncated or not a checkpoint ({describe(error)})") from error
+    with open(path, "rb") as handle, torch.serialization.safe_globals([*types, *names]):
+        try:
+            content = torch.load(handle, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file raises whatever its readers meet, OSError too
+            raise UserError(f"{path}: is truncated or not a checkpoint ({describe(error)})") from error
     parameters = content if isinstance(content, dict) else {}
     for key in ("model_pos", "model"):
         if isinstance(parameters.get(key), dict):

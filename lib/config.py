@@ -1,5 +1,7 @@
 """The configuration of a run: the published YAML keys, checked, with `key=value` overrides."""
 
+import difflib
+from pathlib import Path
 from typing import Annotated
 
 import yaml
@@ -182,6 +184,7 @@ def validate(values, origin=None):
                 raise UserError(
                     f"{_where(key, origin)}dataset {config.dataset} has root-relative poses in m; set {key}: {needed}"
                 )
+    _check_subsets(config, origin)
     if not config.synthetic and AMASS in config.subset_list:
         raise UserError(f"{_where('subset_list', origin)}{AMASS} has no 2D detections; set synthetic: True")
     if config.noise and not (config.synthetic or config.gt_2d):
@@ -191,6 +194,19 @@ def validate(values, origin=None):
     if not any(config.loss_weights.values()):
         raise UserError(f"{_where('lambda_3d', origin)}all loss weights are 0; set at least one")
     return config
+
+
+def _check_subsets(config, origin):
+    """Names are AMASS, folders of `data_root`, and where there are no such folders anything else, for `dt_file`."""
+    where = _where("subset_list", origin)
+    if not config.subset_list:
+        raise UserError(f"{where}is empty; name {AMASS}, folders of data_root, or H36M-SH for dt_file")
+    for number, name in enumerate(config.subset_list):
+        if name in config.subset_list[:number]:
+            raise UserError(f"{where}{name!r} is given twice")
+        near = difflib.get_close_matches(name.upper(), [AMASS], cutoff=0.75)
+        if near and name != AMASS and not (Path(config.data_root) / name).is_dir():
+            raise UserError(f"{where}{name!r} is unknown (did you mean {AMASS!r}?)")
 
 
 def _check_2d(config, origin):

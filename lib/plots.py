@@ -58,12 +58,16 @@ def per_action(scores, baselines, path):
 def skeletons(predictions, reader, path, count=4):
     """Frames of the test part spread evenly: detected 2D above, predicted 3D (colours) on true 3D (grey) below.
 
-    predictions (clips, F, 17, 3), normalised; lengths are drawn in units of half the picture's width.
+    predictions (clips, F, 17, 3), normalised; lengths are drawn in units of half the picture's width. Frames without a
+    true pose, which a test set may have, are not drawn.
     """
     _, clips = reader.get_split_id()
-    chosen = np.linspace(0, len(clips) - 1, 2 * count + 1).astype(int)[1::2]
-    middle = clips.shape[1] // 2
-    rows = clips[chosen, middle]
+    for place in sorted(range(clips.shape[1]), key=lambda place: abs(place - clips.shape[1] // 2)):
+        posed = np.flatnonzero(np.isfinite(reader.read_3d("test", clips[:, place])).all((1, 2)))
+        if len(posed):
+            break
+    chosen = posed[np.linspace(0, len(posed) - 1, 2 * count + 1).astype(int)[1::2]]
+    rows = clips[chosen, place]
     keypoints, targets = reader.read_2d("test", rows), reader.read_3d("test", rows)
     names = zip(reader.rows("test", "source", rows), reader.rows("test", "action", rows))
     figure = plt.figure(figsize=(3.2 * count, 6.6), layout="constrained")
@@ -74,7 +78,7 @@ def skeletons(predictions, reader, path, count=4):
         flat.invert_yaxis()
         flat.set_title(f"{source}\n{action}", fontsize=8)
         solid = figure.add_subplot(2, count, count + column + 1, projection="3d")
-        true, predicted = (pose - pose[ROOT] for pose in (targets[column], predictions[clip, middle]))
+        true, predicted = (pose - pose[ROOT] for pose in (targets[column], predictions[clip, place]))
         _draw(solid, _upright(true), color=_TRUE, linewidth=4)
         _draw(solid, _upright(predicted))
         reach = 1.05 * max(np.abs(true).max(), np.abs(predicted).max())

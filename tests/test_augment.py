@@ -220,7 +220,11 @@ def edited(path, change):
         (lambda c: c["annotations"][1].update(keypoints="many"), "annotation 1: 'keypoints' or 'track_id' are not numbers"),
         (lambda c: c.pop("annotations"), "a.json: lacks the list 'annotations'"),
         (lambda c: c["categories"][0].update(keypoints=["neck", *KEYPOINTS[1:]]), "categories: 'keypoints' lacks 'nose'"),
-        (lambda c: c.update(annotations=c["annotations"][:20]), "no track has 30 frames"),
+        (lambda c: c["annotations"][1].update(track_id=float("inf")), "annotation 1: 'keypoints' or 'track_id' are not"),
+        (lambda c: c["annotations"][1]["keypoints"].__setitem__(3, 10**400), "annotation 1: 'keypoints' or 'track_id'"),
+        (lambda c: c["categories"][0].update(keypoints=None), "categories: 'keypoints' is None, expected a list"),
+        (lambda c: c["categories"][0].update(keypoints=3), "categories: 'keypoints' is 3, expected a list of names"),
+        (lambda c: c.update(annotations=c["annotations"][:20]), "no track has 30 frames with enough visible joints; set"),
     ],
 )  # fmt: skip
 def test_wrong_annotations_are_one_line(tmp_path, change, message):

@@ -69,6 +69,10 @@ def test_numbers_and_overrides_as_people_write_them(tmp_path):
         ("train_2d: true\nno_conf: false\nsubset_list_2d: []", "c.yaml: subset_list_2d: is empty"),
         ("train_2d: true\nno_conf: false\nsubset_list_2d: [InstaVariety, InstaVariety]", "is given twice"),
         ("subset_list: [AMASS, H36M-SH]", "c.yaml: subset_list: AMASS has no 2D detections; set synthetic: True"),
+        ("subset_list: []", "c.yaml: subset_list: is empty"),
+        ("subset_list: [amass]", "c.yaml: subset_list: 'amass' is unknown (did you mean 'AMASS'?)"),
+        ("subset_list: [AMAS, H36M-SH]", "c.yaml: subset_list: 'AMAS' is unknown (did you mean 'AMASS'?)"),
+        ("subset_list: [H36M-SH, H36M-SH]", "c.yaml: subset_list: 'H36M-SH' is given twice"),
         ("noise: true", "c.yaml: noise: detections have errors of their own; set synthetic: True"),
         ("mask_ratio: 1", "c.yaml: mask_ratio: 1: "),
         ("mask_T_ratio: -0.1", "c.yaml: mask_T_ratio: -0.1: "),
@@ -90,6 +94,13 @@ def test_a_wrong_file_is_one_line_that_names_the_key(tmp_path, text, message):
         load_config(path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_subset_may_be_any_folder_of_data_root(tmp_path):
+    (tmp_path / "AMASS2").mkdir()
+    assert load_config(overrides=[f"data_root={tmp_path}", "subset_list=[AMASS2]"]).subset_list == ["AMASS2"]
+    with pytest.raises(UserError, match="did you mean 'AMASS'"):
+        load_config(overrides=["data_root=nowhere", "subset_list=[AMASS2]"])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import torch
 from conftest import PARITY, ROOT, relative_error
 
 from lib.checkpoint import read_checkpoint
+from lib.errors import UserError
 
 SMALL = [  # a network and clips that train in seconds, on the small file in Human3.6M's layout
     f"dt_root={PARITY}", "dt_file=h36m_schema.pkl", "data_root=nowhere", "maxlen=27", "clip_len=27",
@@ -389,8 +390,21 @@ def test_a_resumption_or_evaluation_that_fails_leaves_a_run_as_it_was(trained, e
 def test_a_truncated_checkpoint_is_named(trained, environment, tmp_path):
     folder, _ = trained
     whole = (folder / "latest_epoch.bin").read_bytes()
-    (tmp_path / "short.bin").write_bytes(whole[: len(whole) // 2])
+    for length in (0, 20_000, len(whole) // 2, len(whole) - 100):
+        (tmp_path / "short.bin").write_bytes(whole[:length])
+        with pytest.raises(UserError, match="short.bin: is truncated or not a checkpoint"):
+            read_checkpoint(tmp_path / "short.bin")
+    (tmp_path / "short.bin").write_bytes(whole[:20_000])
     assert "short.bin: is truncated or not a checkpoint" in refusal(environment, "-e", tmp_path / "short.bin")
+
+
+def test_a_checkpoint_that_may_not_be_read_is_named_as_such(trained, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied", arguments[0])
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(PermissionError):
+        read_checkpoint(trained[0] / "latest_epoch.bin")
 
 
 def test_an_unusable_mlflow_store_is_named(environment):

@@ -23,7 +23,7 @@ CONFIG = ROOT / "configs/pose3d/PoseMamba_train_3dhp_S.yaml"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Holds a store of people who sway; the second half of TS6 is not valid."""
+    """Holds a store of people who sway; the second half of TS6 is not valid and has no poses."""
     folder = tmp_path_factory.mktemp("3dhp")
     rng = np.random.default_rng(0)
     body = rng.normal(0, 300, (17, 3)) + (0, 0, 4000)
@@ -39,6 +39,7 @@ def folder(tmp_path_factory):
             pixels = pose[..., :2] / pose[..., 2:] * 1500 + 1000
             valid = np.ones(runs.count, bool)
             valid[frames + 15 :] = part == "train"
+            pose[~valid] = np.nan
             writer.part(part, runs)
             writer.array(part, "joint_2d", "f4", (17, 2), [pixels])
             writer.array(part, "joint_3d", "f4", (17, 3), [pose])

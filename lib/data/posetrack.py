@@ -70,7 +70,10 @@ class PoseTrackClips(Dataset):
             clip for file in files for track in read_tracks(file) if (clip := track_clip(track, frames)) is not None
         ]
         if not clips:
-            raise UserError(f"{folder}: no track has {frames} frames with enough visible joints")
+            raise UserError(
+                f"{folder}: no track has {frames} frames with enough visible joints; "
+                "set a lower maxlen, or leave PoseTrack18 out of subset_list_2d"
+            )
         self.clips = torch.from_numpy(np.stack(clips))
 
     def __len__(self):
@@ -104,7 +107,7 @@ def read_tracks(path):
         try:
             keypoints = np.array(annotation["keypoints"], np.float64)
             track = int(annotation["track_id"])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{place}: 'keypoints' or 'track_id' are not numbers ({describe(error)})") from error
         if keypoints.shape != (3 * len(KEYPOINTS),):
             raise UserError(f"{place}: 'keypoints' has shape {keypoints.shape}, expected {(3 * len(KEYPOINTS),)}")
@@ -146,6 +149,8 @@ def _order(path, categories):
         names = categories[0]["keypoints"]
     except (TypeError, KeyError, IndexError):
         return list(range(len(KEYPOINTS)))
+    if not isinstance(names, list):
+        raise UserError(f"{path}: categories: 'keypoints' is {names!r}, expected a list of names")
     missing = [name for name in KEYPOINTS if name not in names]
     if len(names) != len(KEYPOINTS) or missing:
         what = f"lacks {missing[0]!r}" if missing else f"has {len(names)} names"
