@@ -4,6 +4,7 @@ import argparse
 import math
 import signal
 import sys
+from contextlib import suppress
 
 from tqdm import tqdm
 
@@ -30,10 +31,19 @@ class Parser(argparse.ArgumentParser):
 
 def positive_number(text):
     """The type of an option that is a number above 0."""
-    number = float(text)
-    if not (number > 0 and math.isfinite(number)):
-        raise argparse.ArgumentTypeError("expected a number above 0")
-    return number
+    return number_within(text, lambda number: 0 < number < math.inf, "a number above 0")
+
+
+def number_within(text, fits, expected):
+    """The number that a text says.
+
+    Raises:
+        ArgumentTypeError: it says none, or one that does not fit.
+    """
+    with suppress(ValueError):
+        if fits(number := float(text)):
+            return number
+    raise argparse.ArgumentTypeError(f"expected {expected}")
 
 
 def progress_bar(items, doing, **looks):

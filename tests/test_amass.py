@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from lib.data import amass
 from lib.data.dataset import AMASS_SCALE, MotionClips
-from lib.data.skeleton import JOINTS
+from lib.data.skeleton import FLIPPED, JOINTS
 from lib.data.smplh import JOINT_NAMES, find_model, read_model
 from lib.data.store import open_store
 from lib.errors import UserError
@@ -54,6 +55,13 @@ def motion(rng, frames=FRAMES, fps=60.0, gender="male"):
     }
 
 
+def hips_of(model):
+    """(3,) from the left hip to the right one, of length 1."""
+    joints = model["J_regressor"] @ model["v_template"]
+    across = joints[JOINT_NAMES.index("right_hip")] - joints[JOINT_NAMES.index("left_hip")]
+    return across / np.linalg.norm(across)
+
+
 def slow_body(model, clip, frame):
     """Vertices (V, 3) and joints (52, 3) of a frame, by homogeneous matrices, joint by joint and vertex by vertex."""
     shaped = model["v_template"] + np.tensordot(model["shapedirs"], clip["betas"], axes=1)
@@ -93,7 +101,12 @@ def files(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, **arrays)
     np.savez(folder / "AMASS/KIT/3/shape.npz", betas=np.zeros(16))
-    regressor = rng.normal(0, 1, (17, VERTICES)) * (rng.random((17, VERTICES)) < 0.05)
+    regressor = rng.dirichlet(np.ones(VERTICES), 17) * (rng.random((17, VERTICES)) < 0.05)
+    regressor /= regressor.sum(1, keepdims=True)
+    to_the_right = np.min([m["v_template"] @ hips_of(m) for m in models.values()], axis=0)
+    to_the_left = np.min([m["v_template"] @ -hips_of(m) for m in models.values()], axis=0)
+    for joint, sides in (("right hip", to_the_right), ("left hip", to_the_left)):
+        regressor[JOINTS.index(joint)] = np.eye(VERTICES)[sides.argmax()]
     np.save(folder / "regressor.npy", regressor)
     return folder, models, clips, regressor
 
@@ -216,11 +229,16 @@ def damaged(clip, **changes):
         ({"trans": np.zeros((3, 3))}, "'trans' has shape (3, 3), expected (7, 3)"),
         ({"poses": np.zeros((7, 165))}, "'poses' has shape (7, 165), expected (n, 156)"),
         ({"poses": np.zeros((0, 156))}, "'poses' has shape (0, 156)"),
-        ({"mocap_framerate": np.array(0.0)}, "'mocap_framerate' is 0.0"),
+        ({"mocap_framerate": np.array(0.0)}, "'mocap_framerate' is 0.0, expected 1 to 1000 frames per second"),
+        ({"mocap_framerate": np.array(1e-6)}, "'mocap_framerate' is 1e-06, expected 1 to 1000 frames per second"),
+        ({"trans": np.full((7, 3), [0, 1e39, 0])}, "its joints are not finite in frame 0; values of the file are too large"),
+        ({"poses": np.r_[np.zeros((3, 156)), np.full((4, 156), 1e300)]}, "its joints are not finite in frame 3"),
+        ({"betas": np.ones(16, complex)}, "'betas' holds complex128, expected real numbers"),
         ({"gender": np.array("robot")}, "'gender' is 'robot', expected male, female or neutral"),
         ({"poses": np.array([print], object)}, "holds Python objects, which are not loaded; expected an .npz file of plain arrays"),
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("error")
 def test_wrong_motion_is_one_line(files, tmp_path, changes, message):
     folder, _, clips, _ = files
     np.savez(tmp_path / "bad_poses.npz", **damaged(clips["CMU/01/01_01_poses"], **changes))
@@ -254,12 +272,12 @@ def test_objects_and_pickles_are_not_loaded(files, tmp_path):
     command = (folder, tmp_path / "in", "--body-models", "models", "--out", tmp_path / "o.store")
     np.savez(path, **{**clips["CMU/01/01_01_poses"], "betas": objects})
     expected = "holds Python objects, which are not loaded; expected"
-    assert refusal(*command) == f"error: {path}: {expected} an .npz file of plain arrays"
+    assert refusal(*command).startswith(f"error: {path}: {expected} an .npz file of plain arrays; ")
     np.save(regressor, objects, allow_pickle=True)
     assert refusal(*command, "--regressor", regressor) == f"error: {regressor}: {expected} a .npy file of numbers"
     path.write_bytes(pickle.dumps(objects))
     line = refusal(*command)
-    assert line == f"error: {path}: is truncated, or not an .npz file of plain arrays (pickles are not loaded)"
+    assert f"error: {path}: is truncated, or not an .npz file of plain arrays (pickles are not loaded); " in line
     assert not (tmp_path / "trap").exists()
 
 
@@ -295,6 +313,7 @@ def test_a_missing_model_says_where_to_get_it(tmp_path):
         ({"weights": None}, "lacks array 'weights'"),
         ({"v_template": np.full((VERTICES, 3), np.inf)}, "'v_template' is not finite in row 0"),
         ({"J_regressor": np.zeros((24, VERTICES))}, "'J_regressor' has shape (24, 420), expected (52, 420)"),
+        ({"v_template": np.array(1.0)}, "'v_template' has shape (), expected (V, 3)"),
         ({"shapedirs": np.zeros((VERTICES, 3))}, "'shapedirs' has shape"),
         ({"kintree_table": np.zeros((2, 24))}, "'kintree_table' has shape (2, 24), expected (2, 52)"),
         ({"kintree_table": np.full((2, 52), 9)}, "'kintree_table': a joint's parent does not come before it"),
@@ -322,6 +341,62 @@ def test_a_regressor_of_another_mesh_and_a_wrong_table_are_named(files, tmp_path
         with pytest.raises(UserError) as error:
             amass.convert(folder / "AMASS", folder / "models", tmp_path / "o.store", **arguments)
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda r: r * 100, "row 0 adds up to 100, expected 1"),
+        (lambda r: np.where(np.arange(17)[:, None] == 5, np.nan, r), "'regressor' is not finite in row 5"),
+        (lambda r: r[list(FLIPPED)], "(left and right legs are swapped); expected pelvis, right hip, right knee"),
+    ],
+)
+def test_a_regressor_of_another_order_or_scale_is_refused(files, tmp_path, spoil, message):
+    folder, _, _, regressor = files
+    np.save(tmp_path / "r.npy", spoil(regressor))
+    line = refusal(
+        folder, "AMASS", "--body-models", "models", "--regressor", tmp_path / "r.npy", "--out", tmp_path / "o"
+    )
+    assert line.startswith(f"error: {tmp_path / 'r.npy'}: ") and message in line
+
+
+def test_hidden_folders_are_left_out(files, tmp_path):
+    folder, _, clips, _ = files
+    for name in ("a.npz", ".ipynb_checkpoints/a.npz", "b/.hidden/c/a.npz", ".d.npz"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savez(tmp_path / "in" / name, **clips["CMU/01/01_01_poses"])
+    amass.convert(tmp_path / "in", folder / "models", tmp_path / "o.store")
+    assert list(joints_of(tmp_path / "o.store")) == ["a"]
+
+
+def test_an_unreadable_file_costs_no_finished_work(files, tmp_path, monkeypatch):
+    folder, _, clips, _ = files
+    good = clips["CMU/01/01_01_poses"]
+    for number in range(3):
+        np.savez(tmp_path / f"{number}.npz", **{**good, "trans": good["trans"] + number})
+    whole = (tmp_path / "2.npz").read_bytes()
+    (tmp_path / "2.npz").write_bytes(whole[:4000])
+    arguments = (tmp_path, folder / "models", tmp_path / "o.store")
+    with pytest.raises(UserError, match="2.npz: is truncated.*; to leave out what cannot be read: --skip-bad$"):
+        amass.convert(*arguments)
+    read, done = amass.read_motion, []
+    monkeypatch.setattr(amass, "read_motion", lambda path, *rest: done.append(path.stem) or read(path, *rest))
+    ready = tmp_path / ".o.store.clips"
+    shutil.copytree(ready, tmp_path / "kept")
+    assert amass.convert(*arguments, skip_bad=True).clips == 2 and done == ["2"]
+    assert not ready.exists()
+    shutil.rmtree(tmp_path / "o.store")
+    (tmp_path / "kept").rename(ready)
+    (tmp_path / "2.npz").write_bytes(whole)  # mended
+    np.savez(tmp_path / "1.npz", **good)  # another one than before
+    damaged = [path for path in sorted(ready.glob("*.npy"))][0]
+    done.clear()
+    damaged.write_bytes(damaged.read_bytes()[:200])  # one of the first two
+    assert amass.convert(*arguments).clips == 3
+    assert {"2"} <= set(done) and len(done) <= 3 and done.count("2") == 1
+    found = joints_of(tmp_path / "o.store")
+    np.testing.assert_allclose(found["1"], found["0"], atol=1e-6)
+    np.testing.assert_allclose(found["2"], found["0"] + 2, atol=1e-5)
 
 
 def test_provenance_says_what_a_store_is_of(files):

@@ -385,7 +385,9 @@ def test_bad_acclaim_is_one_line_and_leaves_nothing(spoil, message, poses, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s[: s.rindex("\n", 0, -1) + 200], "values, expected 72"),
+        (lambda s: s[: s.rindex("\n", 0, -1) + 200], "values, expected 72; the file is truncated"),
+        (lambda s: s.replace("Frame Time: 0.0083333", "Frame Time: 1e-9"), "Frame Time: 1e-9 s, expected 0.001 to 1"),
+        (lambda s: s[: s.rindex("\n", 0, -1) + 1] + "1e42" + s[s.index(" ", s.rindex("\n", 0, -1)) :], "its joints are not finite in frame 4"),
         (lambda s: s[: s.rindex("\n", 0, -1) + 1], "the file ends after 8 of 9 frames"),
         (lambda s: s[:300], "has no MOTION section"),
         (lambda s: s[: s.index("Frame Time")], "ends after MOTION"),
@@ -424,7 +426,7 @@ def test_the_command_ends_with_one_line_and_code_2(kind, poses, tmp_path):
         write_bvh(folder / "05_01.bvh", poses["05_01"])
         text = (folder / "05_01.bvh").read_text()
         (folder / "05_01.bvh").write_text(text[: text.rindex("\n", 0, -1) + 100])
-        message = f"line {text.count(chr(10))}: 8 values, expected 72"
+        message = f"line {text.count(chr(10))}: 8 values, expected 72; the file is truncated"
     else:
         write_amc(folder / "05_01.amc", poses["05_01"])
     if kind in ("values of a frame", "unknown joint"):
@@ -435,7 +437,8 @@ def test_the_command_ends_with_one_line_and_code_2(kind, poses, tmp_path):
     if kind == "unknown joint":
         (tmp_path / "table.yaml").write_text(conversion.TABLES[".amc"].read_text().replace("lowerback.", "lowrback."))
         options = ["--skeleton", tmp_path / "table.yaml"]
-        message = "joint 'spine': the skeleton has no point 'lowrback.end' (did you mean 'lowerback.end'?)"
+        message = "the skeleton has no point 'lowrback.end' (did you mean 'lowerback.end'?); its table is "
+        message += str(tmp_path / "table.yaml")
     before = sorted(tmp_path.rglob("*"))
     result = command(folder, "--out", tmp_path / "out.store", *options)
     assert result.returncode == 2 and result.stdout == ""
@@ -489,7 +492,12 @@ def test_other_bad_arguments(tree, tmp_path):
         tmp_path, "list: line 2: there is no clip '05_11' (did you mean '05_01'?)", "--test", tmp_path / "list"
     )
     expect_error(tmp_path, "list: line 1: expected a clip's name and its action", "--actions", tmp_path / "list")
-    expect_error(tmp_path, "argument --fps: expected a number above 0; see --help", "--fps", "nan")
+    (tmp_path / "list").write_text("name,action\n05_01,walk\n05_11,run\n")
+    expect_error(
+        tmp_path, "list: line 3: there is no clip '05_11' (did you mean '05_01'?)", "--actions", tmp_path / "list"
+    )
+    for value in ("nan", "abc", "1e9", "0"):
+        expect_error(tmp_path, "argument --fps: expected a number from 1 to 1000; see --help", "--fps", value)
     write_amc(tmp_path / "in" / "again" / "05_01.amc", [rest_pose()])
     expect_error(tmp_path, "there is another clip of this name")
 
@@ -514,6 +522,25 @@ def test_an_out_that_cannot_be_written_is_named_once(tree, tmp_path):
     with only_one(tmp_path / ".o.store.clips"):
         result = command(tree, "--out", out)
     assert result.stderr == f"error: {out}: another process is writing it; wait until that is done\n"
+
+
+def test_a_byte_order_mark_is_passed_over(poses, tmp_path):
+    write_asf(tmp_path / "asf" / "05.asf")
+    write_amc(tmp_path / "asf" / "05_02.amc", poses["05_02"])
+    write_bvh(tmp_path / "bvh" / "05_02.bvh", poses["05_02"])
+    for path in (*(tmp_path / "asf").iterdir(), *(tmp_path / "bvh").iterdir()):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    for kind in ("asf", "bvh"):
+        assert conversion.convert(tmp_path / kind, tmp_path / f"{kind}.store").clips == 1
+
+
+def test_the_skeleton_of_another_subject_is_taken_with_a_warning(poses, tmp_path):
+    write_asf(tmp_path / "in" / "05.asf")
+    for name in ("05_02", "07_01"):
+        write_amc(tmp_path / "in" / f"{name}.amc", poses["05_02"])
+    result = command(tmp_path / "in", "--out", tmp_path / "o.store")
+    assert result.returncode == 0
+    assert result.stderr == f"{tmp_path / 'in' / '07_01.amc'}: its folder has no 07.asf; 05.asf is taken\n"
 
 
 def test_skip_bad_says_which(poses, tmp_path):

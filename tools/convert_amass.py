@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, progress_bar, run
 from lib.data.amass import convert
+from lib.data.skeleton import JOINTS
 from lib.motion_cli import add_motion_options, report
 
 
@@ -22,7 +23,8 @@ def main(arguments=None):
     joints.add_argument(
         "--regressor",
         metavar="FILE",
-        help=".npy (17, 6890): Human3.6M's joints from the mesh (default: the skeleton's)",
+        help=".npy (17, 6890): Human3.6M's joints from the mesh (default: the skeleton's); rows add up to 1 and are "
+        f"{', '.join(JOINTS)}",
     )
     joints.add_argument("--skeleton", metavar="FILE", help="default: configs/skeletons/smplh.yaml")
     options = parser.parse(arguments)

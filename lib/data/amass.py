@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from lib.data.mocap.joints import read_table
-from lib.data.mocap.motion import resample
-from lib.data.motion_store import ITEM, write_motion
+from lib.data.mocap.motion import LEAST_FPS, MOST_FPS, resample
+from lib.data.motion_store import ITEM, visible_files, write_motion
 from lib.data.skeleton import JOINTS
 from lib.data.smplh import (
     JOINT_COUNT,
+    JOINT_NAMES,
     POINT_NAMES,
     Regressed,
     Skeleton,
@@ -31,6 +32,7 @@ from lib.files import require_file, require_folder
 MADE_BY = "tools/convert_amass.py"
 TABLE = Path(__file__).resolve().parents[2] / "configs" / "skeletons" / "smplh.yaml"
 BLOCK = 2048  # frames posed at a time
+_SUM_TOLERANCE = 1e-2  # of a regressor's row
 GENDERS = ("male", "female")  # a neutral body is taken for female, as published
 
 _KEYS = ["poses", "betas", "trans", "mocap_framerate", "gender"]
@@ -47,7 +49,8 @@ def convert(
         body_models: folder of the SMPL-H models, see `find_model`.
         out: the store's folder.
         fps: frames per second of the result; motion of another rate is resampled.
-        regressor: .npy file (17, V), joints from vertices, or None.
+        regressor: .npy file (17, V), joints from vertices, or None; its rows are in the order of
+            `lib.data.skeleton.JOINTS`, and each adds up to 1.
         table: YAML that says which points of the skeleton the 17 joints are, where there is no regressor; `TABLE`.
         skip_bad: leave out files that cannot be read instead of stopping.
         progress: wraps a list of files, `tqdm` say; `what` says what is done with them.
@@ -63,6 +66,7 @@ def convert(
     check_target(out, MADE_BY)
     files = _find_files(root)
     bodies = _Bodies(body_models, regressor, table)
+    checksums = {name: checksum(path) for name, path in progress(list(files.items()), "checksums")}
     provenance = {
         "made_by": MADE_BY,
         "code_sha256": [checksum(Path(__file__).with_name(name)) for name in ("amass.py", "smplh.py")],
@@ -70,9 +74,11 @@ def convert(
         "joints": bodies.described,
         "body_models": {gender: checksum(path) for gender, path in bodies.files.items()},
         "skip_bad": skip_bad,
-        "input": _describe_input(files, progress),
+        "input": _describe_input(files, checksums),
     }
-    return write_motion(out, provenance, root, files, lambda path: read_motion(path, bodies, fps), skip_bad, progress)
+    return write_motion(
+        out, provenance, root, files, checksums, lambda path: read_motion(path, bodies, fps), skip_bad, progress
+    )
 
 
 def read_motion(path, bodies, fps):
@@ -93,8 +99,8 @@ def read_motion(path, bodies, fps):
     check_array(path, "betas", betas, (betas.size,))
     rate = found["mocap_framerate"].reshape(()) if found["mocap_framerate"].size == 1 else found["mocap_framerate"]
     check_array(path, "mocap_framerate", rate, ())
-    if rate <= 0:
-        raise UserError(f"{path}: 'mocap_framerate' is {rate}")
+    if not LEAST_FPS <= rate <= MOST_FPS:
+        raise UserError(f"{path}: 'mocap_framerate' is {rate}, expected {LEAST_FPS} to {MOST_FPS} frames per second")
     ratio = float(rate) / fps
     step = max(1, round(ratio))
     if abs(ratio - step) <= 1e-3 * step:  # poses that `resample` would drop are not computed
@@ -118,7 +124,7 @@ class _Bodies:
             try:
                 self.table.positions(POINT_NAMES, np.zeros((1, len(POINT_NAMES), 3)))
             except UserError as error:
-                raise UserError(f"{table}: {error}") from error
+                raise UserError(f"{table or TABLE}: {error}") from error
             self.described = self.table.model_dump(mode="json")
         else:
             self.regressor = _read_regressor(regressor, self.models)
@@ -142,7 +148,24 @@ def _read_regressor(path, models):
         raise UserError(f"{path}: is an .npz file, expected .npy")
     for model in models.values():
         check_array(path, "regressor", regressor, (len(JOINTS), len(model.template)))
-    return regressor.astype(np.float64)
+    regressor = regressor.astype(np.float64)
+    wrong = np.flatnonzero(np.abs(regressor.sum(1) - 1) > _SUM_TOLERANCE)
+    if len(wrong):
+        raise UserError(f"{path}: row {wrong[0]} adds up to {regressor[wrong[0]].sum():g}, expected 1")
+    for model in models.values():
+        _check_sides(path, regressor, model)
+    return regressor
+
+
+def _check_sides(path, regressor, model):
+    """Raises a UserError if the row of the right hip is at the left of the one of the left hip."""
+    right, left = (regressor[JOINTS.index(name)] @ model.template for name in ("right hip", "left hip"))
+    joints = model.regressor @ model.template
+    to_the_right = joints[JOINT_NAMES.index("right_hip")] - joints[JOINT_NAMES.index("left_hip")]
+    if (right - left) @ to_the_right <= 0:
+        raise UserError(
+            f"{path}: its rows are in another order (left and right legs are swapped); expected {', '.join(JOINTS)}"
+        )
 
 
 def _gender(path, array):
@@ -157,16 +180,14 @@ def _gender(path, array):
 def _find_files(root):
     """{name: path} of all motion files below a folder, sorted by path; the name is the path there without its suffix."""
     require_folder(root, "; give the one with AMASS's .npz files")
-    paths = (path for path in root.rglob("[!.]*.npz") if path.is_file() and not path.name.endswith(_NO_MOTION))
-    files = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(paths)}
+    paths = (path for path in visible_files(root) if path.suffix == ".npz" and not path.name.endswith(_NO_MOTION))
+    files = {path.relative_to(root).with_suffix("").as_posix(): path for path in paths}
     if not files:
         raise UserError(f"{root}: has no .npz files of motion, at any depth")
     return files
 
 
-def _describe_input(files, progress):
-    lines = []
-    for name, path in progress(list(files.items()), "checksums"):
-        lines.append(f"{name} {checksum(path)}\n")
+def _describe_input(files, checksums):
+    lines = [f"{name} {checksum}\n" for name, checksum in checksums.items()]
     size = sum(path.stat().st_size for path in files.values())
     return {"files": len(files), "bytes": size, "sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}

@@ -78,6 +78,8 @@ def read_model(path, with_poses=False):
     """
     keys = ["v_template", "shapedirs", "J_regressor", "weights", "kintree_table"] + ["posedirs"] * with_poses
     found = read_npz(path, keys)
+    if found["v_template"].ndim != 2:
+        raise UserError(f"{path}: 'v_template' has shape {found['v_template'].shape}, expected (V, 3)")
     count = len(found["v_template"])
     shapes = {
         "v_template": (count, 3),
@@ -135,8 +137,8 @@ def check_array(path, key, array, shape):
     """Raises a UserError unless an array holds finite numbers and has this shape."""
     if array.shape != shape:
         raise UserError(f"{path}: {key!r} has shape {array.shape}, expected {shape}")
-    if not np.issubdtype(array.dtype, np.number):
-        raise UserError(f"{path}: {key!r} holds {array.dtype}, expected numbers")
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"{path}: {key!r} holds {array.dtype}, expected real numbers")
     if not np.isfinite(array).all():
         place = f" in row {np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))[0]}" if shape else ""
         raise UserError(f"{path}: {key!r} is not finite{place}")

@@ -11,7 +11,7 @@ import re
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from lib.data.mocap.motion import Motion, Skeleton
+from lib.data.mocap.motion import LEAST_FPS, MOST_FPS, Motion, Skeleton
 from lib.data.mocap.text import bad_line, number_table, numbers, read_lines
 from lib.errors import UserError
 
@@ -31,7 +31,10 @@ def read_bvh(path):
     skeleton, channels = _hierarchy(path, _statements(lines[:start]))
     frames, fps = _header(path, lines[start + 1 : start + 3])
     rows = lines[start + 3 :]
-    values = number_table(path, [number for number, _ in rows], [line.split() for _, line in rows], len(channels))
+    words = [line.split() for _, line in rows]
+    if words and len(words[-1]) < len(channels) and all(len(line) == len(channels) for line in words[:-1]):
+        raise bad_line(path, rows[-1][0], f"{len(words[-1])} values, expected {len(channels)}; the file is truncated")
+    values = number_table(path, [number for number, _ in rows], words, len(channels))
     if len(rows) != frames:
         raise bad_line(
             path, lines[-1][0], f"the file ends after {len(rows)} of {frames} frames; it is truncated or changed"
@@ -121,6 +124,10 @@ def _header(path, lines):
         found.append(numbers(path, number, value.split(), 1)[0])
         if found[-1] <= 0 or (label == "Frames" and found[-1] % 1):
             raise bad_line(path, number, f"{label}: {value.strip()} makes no sense")
+        if label == "Frame Time" and not 1 / MOST_FPS <= found[-1] <= 1 / LEAST_FPS:
+            raise bad_line(
+                path, number, f"Frame Time: {value.strip()} s, expected {1 / MOST_FPS:g} to {1 / LEAST_FPS:g}"
+            )
     if len(found) < 2:
         raise UserError(f"{path}: ends after MOTION; it is truncated")
     return int(found[0]), 1 / found[1]

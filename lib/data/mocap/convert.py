@@ -5,6 +5,7 @@ A clip is one AMC or BVH file, named for it: source "05_01", camera "".
 
 import csv
 import hashlib
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,15 @@ from lib.data.mocap.bvh import read_bvh
 from lib.data.mocap.joints import read_table
 from lib.data.mocap.motion import point_positions, resample
 from lib.data.mocap.text import bad_line, read_lines
-from lib.data.motion_store import write_motion
+from lib.data.motion_store import visible_files, write_motion
 from lib.data.store import check_target, checksum
 from lib.errors import UserError, nearest
 from lib.files import require_folder
 
+log = logging.getLogger(__name__)
+
 MADE_BY = "tools/convert_cmu.py"
+_CODE = Path(__file__).parent
 _TABLES = Path(__file__).resolve().parents[3] / "configs" / "skeletons"
 TABLES = {".amc": _TABLES / "cmu_asf.yaml", ".bvh": _TABLES / "cmu_bvh.yaml"}
 
@@ -48,12 +52,14 @@ def convert(
     root, out = Path(root), Path(out)
     check_target(out, MADE_BY)
     clips = _find_clips(root)
-    tables = {kind: read_table(table or default) for kind, default in TABLES.items()}
-    action_of = _read_actions(actions)
+    table_files = {kind: table or default for kind, default in TABLES.items()}
+    tables = {kind: read_table(file) for kind, file in table_files.items()}
+    action_of = _read_actions(actions, clips)
     in_test = _read_names(test, clips)
+    checksums = {path: checksum(path) for path in progress(_files(root, {".asf", *TABLES}), "checksums")}
     provenance = {
         "made_by": MADE_BY,
-        "code_sha256": _digest(Path(__file__).parent.glob("*.py"), Path(__file__).parent),
+        "code_sha256": _digest({path: checksum(path) for path in _CODE.glob("*.py")}, _CODE),
         "fps": fps,
         "skeletons": {
             kind: tables[kind].model_dump(mode="json") for kind in sorted({p.suffix.lower() for p in clips.values()})
@@ -61,14 +67,20 @@ def convert(
         "actions": action_of,
         "test": sorted(in_test),
         "skip_bad": skip_bad,
-        "input": _describe_input(root, progress),
+        "input": _describe_input(root, checksums),
     }
+
+    def read(path):
+        kind = path.suffix.lower()
+        return read_clip(path, tables[kind], fps, table_files[kind])
+
     return write_motion(
         out,
         provenance,
         root,
         clips,
-        lambda path: read_clip(path, tables[path.suffix.lower()], fps),
+        {name: _made_of(path, checksums) for name, path in clips.items()},
+        read,
         skip_bad,
         progress,
         part_of=lambda name: "test" if name in in_test else "train",
@@ -76,8 +88,8 @@ def convert(
     )
 
 
-def read_clip(path, table, fps):
-    """The 17 joints (n, 17, 3) of an AMC or BVH file, float32, m, z up, at `fps`.
+def read_clip(path, table, fps, table_file):
+    """The 17 joints (n, 17, 3) of an AMC or BVH file, float32, m, z up, at `fps`; `table` is that of `table_file`.
 
     Raises:
         UserError: the file, or its skeleton, cannot be read.
@@ -91,7 +103,7 @@ def read_clip(path, table, fps):
     try:
         joints = table.positions(motion.skeleton.names, point_positions(motion)[table.skip_frames :])
     except UserError as error:
-        raise UserError(f"{path}: {error}; give a table for this skeleton with --skeleton") from error
+        raise UserError(f"{path}: {error}; its table is {table_file}, --skeleton gives another") from error
     return resample(joints, source_fps, fps).astype(np.float32)
 
 
@@ -109,22 +121,34 @@ def _find_clips(root):
 
 
 def _files(root, suffixes):
-    found = (path for path in root.rglob("[!.]*") if path.suffix.lower() in suffixes)
-    return sorted(path for path in found if path.is_file())
+    return [path for path in visible_files(root) if path.suffix.lower() in suffixes]
 
 
 def _asf_of(path):
     """The skeleton of an AMC file: in its folder, the ASF of the name before its "_", or the only one."""
-    there = [file for file in path.parent.iterdir() if file.suffix.lower() == ".asf" and file.name[0] != "."]
+    there = _skeletons_beside(path)
     subject = path.stem.split("_")[0]
-    fitting = [asf for asf in there if asf.stem.lower() == subject.lower()] or (there if len(there) == 1 else [])
+    fitting = [asf for asf in there if asf.stem.lower() == subject.lower()]
+    if not fitting and len(there) == 1:
+        log.warning("%s: its folder has no %s.asf; %s is taken", path, subject, there[0].name)
+        return there[0]
     if not fitting:
         found = f"has {len(there)} ASF files, none of them" if there else "has no ASF file"
         raise UserError(f"{path}: its folder {found} {subject}.asf; put the clip's skeleton there")
     return fitting[0]
 
 
-def _read_actions(path):
+def _skeletons_beside(path):
+    return sorted(file for file in path.parent.iterdir() if file.suffix.lower() == ".asf" and file.name[0] != ".")
+
+
+def _made_of(path, checksums):
+    """The checksum of a clip's file and of the skeletons beside it."""
+    parts = [path.suffix.lower(), checksums[path], *(checksums[asf] for asf in _skeletons_beside(path))]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def _read_actions(path, clips):
     """{clip name: action} of a CSV file; its first line may be the heading name,action."""
     actions = {}
     for number, line in read_lines(path) if path else []:
@@ -133,8 +157,11 @@ def _read_actions(path):
             raise bad_line(path, number, "expected a clip's name and its action: name,action")
         if actions.get(row[0], row[1]) != row[1]:
             raise bad_line(path, number, f"clip {row[0]!r} has another action before")
-        if number > 1 or row != ["name", "action"]:
-            actions[row[0]] = row[1]
+        if number == 1 and row == ["name", "action"]:
+            continue
+        if row[0] not in clips:
+            raise _no_clip(path, number, row[0], clips)
+        actions[row[0]] = row[1]
     return actions
 
 
@@ -144,18 +171,21 @@ def _read_names(path, clips):
     for number, line in read_lines(path) if path else []:
         name = line.split("#")[0].strip()
         if name and name not in clips:
-            raise bad_line(path, number, f"there is no clip {name!r}{nearest(name, clips)}")
+            raise _no_clip(path, number, name, clips)
         names |= {name} - {""}
     return names
 
 
-def _describe_input(root, progress):
-    files = _files(root, {".asf", *TABLES})
-    size = sum(path.stat().st_size for path in files)
-    return {"files": len(files), "bytes": size, "sha256": _digest(progress(files, "checksums"), root)}
+def _no_clip(path, number, name, clips):
+    return bad_line(path, number, f"there is no clip {name!r}{nearest(name, clips)}")
 
 
-def _digest(files, root):
-    """SHA-256 over the files' paths below `root` and their contents' checksums, in path order."""
-    lines = sorted(f"{path.relative_to(root).as_posix()} {checksum(path)}\n" for path in files)
+def _describe_input(root, checksums):
+    size = sum(path.stat().st_size for path in checksums)
+    return {"files": len(checksums), "bytes": size, "sha256": _digest(checksums, root)}
+
+
+def _digest(checksums, root):
+    """SHA-256 over files' paths below `root` and their checksums, {path: checksum}, in path order."""
+    lines = sorted(f"{path.relative_to(root).as_posix()} {found}\n" for path, found in checksums.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from lib.data.joint_tables import Strict, read_joint_table
+from lib.data.mocap.motion import LEAST_FPS, MOST_FPS
 from lib.data.skeleton import JOINTS
 from lib.errors import UserError, nearest
 
@@ -39,7 +40,7 @@ class Ahead(Strict):
 class JointTable(Strict):
     up: Literal["y", "z"]
     metres_per_unit: Annotated[float, Field(gt=0)]
-    fps: Annotated[float, Field(gt=0)] | None = None
+    fps: Annotated[float, Field(ge=LEAST_FPS, le=MOST_FPS)] | None = None
     skip_frames: Annotated[int, Field(ge=0)] = 0
     joints: dict[str, str | dict[str, float] | Ahead]
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+LEAST_FPS, MOST_FPS = 1, 1000  # frames per second that a recording can have
+
 
 @dataclass(frozen=True)
 class Skeleton:

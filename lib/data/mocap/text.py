@@ -13,9 +13,13 @@ def read_lines(path):
         UserError: there is no such file, or it cannot be read.
     """
     try:
-        text = require_file(path).read_text(encoding="latin-1")  # comments may hold anything
+        content = require_file(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({describe(error)})") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")  # comments may hold anything
     return [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
