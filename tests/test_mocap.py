@@ -224,7 +224,7 @@ def tree(poses, tmp_path_factory):
 
 
 def test_asf_amc_become_a_store(tree, poses, tmp_path):
-    (tmp_path / "actions.csv").write_text("name,action\n05_01,walking\n06_01,running\n99_09,not here\n")
+    (tmp_path / "actions.csv").write_text("name,action\n05_01,walking\n06_01,running\n")
     (tmp_path / "test.txt").write_text("06_01  # a comment\n")
     out = tmp_path / "deep" / "cmu.store"
     options = (tree, "--out", out, "--actions", tmp_path / "actions.csv", "--test", tmp_path / "test.txt")

@@ -143,8 +143,8 @@ def _skeletons_beside(path):
 
 
 def _made_of(path, checksums):
-    """The checksum of a clip's file and of the skeletons beside it."""
-    parts = [path.suffix.lower(), checksums[path], *(checksums[asf] for asf in _skeletons_beside(path))]
+    """The checksum of a clip's name, which tells its skeleton, of its file and of the skeletons beside it."""
+    parts = [path.name, checksums[path], *(checksums[asf] for asf in _skeletons_beside(path))]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
