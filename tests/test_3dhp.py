@@ -365,6 +365,16 @@ def edit(part, change):
     return damage
 
 
+def in_metres(content):
+    for arrays in content["S2 Seq1"][0].values():
+        arrays["data_3d"] = arrays["data_3d"] / 1000
+
+
+def nothing_valid(content):
+    for arrays in content.values():
+        arrays["valid"] = 0 * arrays["valid"]
+
+
 def set_nan(content):
     content["S7 Seq2"][0]["8"]["data_3d"][1, 2, 0] = np.nan
 
@@ -398,7 +408,20 @@ def test_a_bad_npz_file_ends_the_command_and_changes_nothing(layouts, tmp_path, 
     "damage, message",
     [
         (edit("train", lambda c: c["S1 Seq1"][0].pop("4")), "train_3dhp.npz: S1 Seq1: lacks '4'$"),
-        (edit("train", lambda c: c["S1 Seq1"][0]["4"].pop("data_3d")), "train_3dhp.npz: S1 Seq1: lacks 'data_3d'$"),
+        (edit("train", lambda c: c["S1 Seq1"][0]["4"].pop("data_3d")), "3dhp.npz: S1 Seq1 cam 4: lacks 'data_3d'$"),
+        (
+            edit("train", in_metres),
+            "train_3dhp.npz: S2 Seq1 cam 0: data_3d: pelvis to head top is .* expected poses in mm$",
+        ),
+        (
+            edit("test", lambda c: c["TS5"].update(valid=np.ones(10))),
+            "TS5: has 10 valid frames .*, expected 11, as data_2d and",
+        ),
+        (edit("test", nothing_valid), "data_test_3dhp.npz: no frame of TS1, .* is valid; copy it again$"),
+        (
+            lambda f: np.save(open(f / "data_test_3dhp.npz", "wb"), np.ones(3)),
+            "3dhp.npz: is an .npy file, expected .npz",
+        ),
         (edit("train", lambda c: c.update({"S1 Seq1": 5})), r"S1 Seq1 is int, expected \[cameras, fps\]$"),
         (edit("test", lambda c: c["TS5"].pop("valid")), "test_3dhp.npz: TS5: lacks 'valid'$"),
         (edit("test", lambda c: c["TS5"].update(valid=np.full(11, 2))), "TS5: has valid frames other than 0 to 1$"),
@@ -447,6 +470,14 @@ def test_options_that_do_not_fit_are_refused(layouts, tmp_path):
 
 
 # The reader
+
+
+def test_a_store_without_a_valid_test_frame_is_refused(store, tmp_path):
+    shutil.copytree(store.path, tmp_path / "none.store")
+    with open(tmp_path / "none.store" / "test.valid.npy", "wb") as handle:
+        np.save(handle, np.zeros(57, bool))
+    with pytest.raises(UserError, match="none.store: no test frame that is read is valid; set sample_stride or"):
+        DataReader3DHP(5, 2, tmp_path, "none.store")
 
 
 def reader_of(store, n_frames=5, stride=2, **options):

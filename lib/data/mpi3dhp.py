@@ -12,7 +12,7 @@ import numpy as np
 from lib.data.clips import split_clips
 from lib.data.pickles import load_npz_objects
 from lib.data.reader import RowReader
-from lib.data.skeleton import JOINTS
+from lib.data.skeleton import JOINTS, ROOT
 from lib.data.store import INDEX, Runs, check_target, checksum, open_store, provenance_of, writing
 from lib.errors import UserError, describe
 from lib.files import require_file, require_folder
@@ -37,6 +37,7 @@ TRAIN_FRAMES = {  # frames of each camera that are used: the first ones
     "S7 Seq1": 6239, "S7 Seq2": 6320, "S8 Seq1": 6468, "S8 Seq2": 6054,
 }  # fmt: skip
 TEST_CAMERAS = {f"TS{n}": "1920x1080" if n in (5, 6) else "2048x2048" for n in range(1, 7)}
+_LEAST_HEIGHT = 10  # mm, pelvis to head top
 MOST_ACTIVITIES = 7  # labels are 1 to 7, 0 where none is given
 
 _JOINTS_OF_28 = (7, 5, 14, 15, 16, 9, 10, 11, 23, 24, 25, 18, 19, 20, 4, 3, 6)  # the archive's 17 in `annot.mat`
@@ -95,6 +96,8 @@ class DataReader3DHP(RowReader):
         store = open_store(self.path)
         _check_store(store)
         super().__init__(store.parts, store.cameras, sample_stride)
+        if not self.rows("test", "valid").any():
+            raise UserError(f"{self.path}: no test frame that is read is valid; set sample_stride or convert it again")
         self.n_frames = n_frames
         self.data_stride_train = data_stride_train
         self.read_confidence = read_confidence
@@ -183,6 +186,8 @@ def convert(source, target, progress=lambda items, label: items):
     if provenance_of(target) == provenance:
         return False
     parts = source.parts(progress)
+    if not any(sequence.valid.any() for sequence in parts["test"]):
+        raise UserError(f"{parts['test'][0].file}: no frame of {', '.join(TEST_CAMERAS)} is valid; copy it again")
     with writing(target, provenance, CAMERA_SIZES) as writer:
         for part, sequences in parts.items():
             writer.part(part, _runs_of(sequences))
@@ -284,14 +289,15 @@ class NpzFiles:
             len(np.atleast_1d(_entry(arrays, "data_2d", f"{file}: {name} cam {camera}")))
             for camera, arrays in zip(TRAIN_CAMERAS, cameras)
         ]
-        return _train_sequence(file, name, frames, _NPZ_KEYS, partial(_read_npz, file, name, cameras))
+        places = [f"{file}: {name} cam {camera}" for camera in TRAIN_CAMERAS]
+        return _train_sequence(file, name, frames, _NPZ_KEYS, partial(_read_npz, places, cameras))
 
     def _test(self, content, name):
         file = self.files["test"]
         arrays = _entry(content, name, file)
         valid = np.asarray(_entry(arrays, "valid", f"{file}: {name}"))
         activity = np.zeros(valid.size, np.int8)
-        return _test_sequence(file, name, valid, activity, _NPZ_KEYS, partial(_read_npz, file, name, [arrays]))
+        return _test_sequence(file, name, valid, activity, _NPZ_KEYS, partial(_read_npz, [f"{file}: {name}"], [arrays]))
 
 
 def _train_sequence(file, name, frames, keys, read):
@@ -330,6 +336,7 @@ def _blocks(sequence, key):
         place = f"{sequence.file}: {source}: {sequence.keys[key]}"
         expected = (frames, len(JOINTS), _CHANNELS[key])
         if poses.shape != expected:
+            _check_valid_is_as_long(sequence, key, poses)
             raise UserError(f"{place} has shape {poses.shape}, expected {expected}")
         if poses.dtype.kind not in "iuf":
             raise UserError(f"{place} holds {poses.dtype}, expected numbers")
@@ -338,7 +345,30 @@ def _blocks(sequence, key):
             bad &= sequence.valid[start:end]  # a frame that is not valid may have no pose, but is a network's input
         if bad.any():
             raise UserError(f"{place} is not finite in frame {np.flatnonzero(bad)[0]}")
-        yield poses[:, JOINT_ORDER]
+        poses = poses[:, JOINT_ORDER]
+        if key == "joint_3d":
+            _check_millimetres(place, poses[sequence.valid[start:end]])
+        yield poses
+
+
+def _check_valid_is_as_long(sequence, key, poses):
+    """Raises a UserError if both arrays of a test sequence have a pose for more or fewer frames than `valid`."""
+    if len(sequence.frames) != 1 or poses.ndim != 3 or len(poses) == sequence.frames[0]:
+        return
+    (other,) = _CHANNELS.keys() - {key}
+    (others,) = sequence.read(sequence.keys[other])
+    if others.shape[:1] == poses.shape[:1]:
+        raise UserError(
+            f"{sequence.file}: {sequence.sources[0][0]}: has {sequence.frames[0]} valid frames (0 or 1), expected "
+            f"{len(poses)}, as {sequence.keys[key]} and {sequence.keys[other]} have"
+        )
+
+
+def _check_millimetres(place, poses):
+    """Raises a UserError if people (n, 17, 3), of whom there may be none, are too small for mm."""
+    heights = np.linalg.norm(poses[:, JOINTS.index("head top")] - poses[:, ROOT], axis=-1)
+    if len(heights) and np.median(heights) < _LEAST_HEIGHT:
+        raise UserError(f"{place}: pelvis to head top is {np.median(heights):.3g} at the median; expected poses in mm")
 
 
 def _read_annot(file, frames, key):
@@ -357,10 +387,10 @@ def _read_annot_data(file, key):
         yield array.T.squeeze(1) if array.ndim == 4 and array.shape[2] == 1 else array.T
 
 
-def _read_npz(file, name, runs, key):
-    """Yields array `key` of each of some dicts."""
-    for arrays in runs:
-        yield np.asarray(_entry(arrays, key, f"{file}: {name}"))
+def _read_npz(places, runs, key):
+    """Yields array `key` of each of some dicts; `places` is what messages call them."""
+    for place, arrays in zip(places, runs):
+        yield np.asarray(_entry(arrays, key, place))
 
 
 def _content(file):
