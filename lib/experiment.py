@@ -59,6 +59,9 @@ def train_model(options):
             device, reader, model = _build(config, start)
             prepared = prepare(model, reader, config, folder, resume)
             facts = _facts(config, model, device)
+            if start and not resume:
+                log.info("starts from the weights of %s, epoch %d", start.path, start.epoch)
+                facts["pretrained"] = start.path
             run_id = resume.mlflow_run_id if resume else None
             run = running.enter_context(Run(folder, config.experiment, options.mlflow, options.tensorboard, run_id))
         config_file = folder / "config.yaml"
@@ -159,8 +162,10 @@ def _refuse_another_size(config, checkpoint):
         wrong.remove("mlp_ratio")  # the width of the MLP is rounded down
     if wrong:
         wanted, found = (", ".join(f"{key} {values[key]}" for key in wrong) for values in (config.model_dump(), size))
+        remedy = " ".join(f"{key}={size[key]}" for key in wrong)
         raise UserError(
-            f"the config is for another model size ({wanted}) than the checkpoint {checkpoint.path} ({found})"
+            f"the config is for another model size ({wanted}) than the checkpoint {checkpoint.path} ({found}); "
+            f"set {remedy}"
         )
 
 
@@ -190,15 +195,19 @@ def _build(config, start):
 
 def _facts(config, model, device):
     parameters = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     scan = default_implementation(device.type)
     if scan not in IMPLEMENTATIONS or why_unavailable(scan, device.type):
         raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {scan!r} is not available; see: python -m selective_scan")
     log.info("%s: %s parameters, on %s, selective scan: %s", config.backbone, f"{parameters:,}", device, scan)
+    if trained < parameters:
+        log.info("partial_train: %s of the parameters are trained", f"{trained:,}")
     if scan != device.type and device.type in IMPLEMENTATIONS and (reason := why_unavailable(device.type)):
         log.warning("the selective scan is slow: its form for %s is not available: %s", device.type, reason)
     return {
         **config.model_dump(),
         "parameters": parameters,
+        "trained_parameters": trained,
         "selective_scan": scan,
         **environment(device),
     }
@@ -257,7 +266,7 @@ def _log_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         to_file = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise UserError(f"{cannot_write(path, error)}; choose another folder with -c") from error
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = _BesideBars(sys.stdout)
     to_terminal.addFilter(lambda record: record.levelno < logging.ERROR)  # `lib.cli.run` prints errors

@@ -133,7 +133,7 @@ def test_a_pretrained_model_is_finetuned_and_scored(folder, trained):
         assert len(changed) > 20 or part
         assert relative_error(after["head.1.weight"], before["head.1.weight"]) < 0.9
     assert json.loads((folder / "finetuned/scores.json").read_text())["PoseMamba"]["mpjpe"] > 0
-    assert "no_conf True" in refusal(folder, *start)
+    assert "no_conf True" in (line := refusal(folder, *start)) and line.endswith("; set no_conf=False")
 
 
 def test_a_pretrained_checkpoint_is_evaluated(folder, trained):

@@ -233,7 +233,7 @@ def test_the_model_layout_is_read_too(environment, tmp_path):
 def test_a_config_of_another_size_is_refused_by_naming_both(environment):
     line = refusal(environment, "-e", PARITY / "reference_checkpoint.bin", "--config", S_CONFIG)
     assert "dim_feat 64, depth 10, maxlen 243" in line
-    assert "reference_checkpoint.bin (dim_feat 32, depth 2, maxlen 27)" in line
+    assert "reference_checkpoint.bin (dim_feat 32, depth 2, maxlen 27); set dim_feat=32 depth=2 maxlen=27" in line
 
 
 def test_a_checkpoint_that_lacks_a_tensor_names_it(environment, tmp_path):
@@ -252,10 +252,15 @@ def test_a_checkpoint_that_lacks_a_tensor_names_it(environment, tmp_path):
 def test_finetuning_starts_from_pretrained_weights_and_trains_a_part(trained, environment):
     folder, _ = trained
     target = environment["cwd"] / "runs" / "finetuned"
-    train(
-        environment, "--config", S_CONFIG, "-c", target, "-p", folder, "-ms", "epoch_2.bin", "--no-mlflow",
-        "--no-tensorboard", "finetune=True", "partial_train=[head]", "epochs=1", "no_eval=True", *SMALL,
-    )  # fmt: skip
+    printed = train(
+        environment, "--config", S_CONFIG, "-c", target, "-p", folder, "-ms", "epoch_2.bin", "--no-tensorboard",
+        "finetune=True", "partial_train=[head]", "epochs=1", "no_eval=True", *SMALL,
+    ).stdout  # fmt: skip
+    assert f"starts from the weights of {folder / 'epoch_2.bin'}, epoch 2" in printed
+    parameters = mlflow_run(environment, read_checkpoint(target / "latest_epoch.bin").mlflow_run_id).data.params
+    assert parameters["pretrained"] == str(folder / "epoch_2.bin")
+    assert 0 < int(parameters["trained_parameters"]) < int(parameters["parameters"])
+    assert f"partial_train: {int(parameters['trained_parameters']):,} of the parameters are trained" in printed
     before, after = read_checkpoint(folder / "epoch_2.bin"), read_checkpoint(target / "latest_epoch.bin")
     changed = {name for name in before.model if not torch.equal(before.model[name], after.model[name])}
     assert changed and all(name.startswith("head") for name in changed)
@@ -353,7 +358,7 @@ def test_a_folder_with_another_run_is_refused(trained, environment):
         (["--eval-only"], "checkpoint/best_epoch.bin: no such file"),
         (["--config", S_CONFIG, "-c", "runs/new", *SMALL, "data_stride=0"], "data_stride: 0: "),
         (["--config", S_CONFIG, "-c", "runs/new", *SMALL, "partial_train=[nose]"], "no parameter's name contains any of nose"),
-        (["--config", S_CONFIG, "-c", "/dev/null/run", *SMALL], "/dev/null/run/train.log: cannot be written"),
+        (["--config", S_CONFIG, "-c", "/dev/null/run", *SMALL], "(Not a directory: /dev/null/run); choose another folder with -c"),
     ],
 )  # fmt: skip
 def test_wrong_commands_are_one_line(environment, arguments, message):
