@@ -264,6 +264,14 @@ def test_truncated_motion_stops_or_is_skipped(files, tmp_path):
     assert "1 clips, 7 frames at 60 fps, 1 skipped" in done.stdout and "skipped" in done.stderr
 
 
+def test_an_npy_file_of_another_name_is_told_plainly(files, tmp_path):
+    folder, _, _, _ = files
+    with open(tmp_path / "a.npz", "wb") as handle:
+        np.save(handle, np.zeros(3))
+    with pytest.raises(UserError, match="a.npz: is an .npy file, expected .npz"):
+        amass.convert(tmp_path, folder / "models", tmp_path / "o.store")
+
+
 def test_objects_and_pickles_are_not_loaded(files, tmp_path):
     folder, _, clips, _ = files
     (tmp_path / "in").mkdir()

@@ -270,12 +270,14 @@ def test_instavariety_clips(tmp_path):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda f: (f / "motion_all.npy").unlink(), "motion_all.npy: no such file"),
+        (lambda f: (f / "motion_all.npy").unlink(), "motion_all.npy: no such file; put InstaVariety's"),
         (lambda f: (f / "id_all.npy").unlink(), "id_all.npy: no such file"),
         (lambda f: np.save(f / "id_all.npy", np.zeros(5)), "id_all.npy: has shape (5,), expected (100,)"),
         (lambda f: np.save(f / "motion_all.npy", np.zeros((100, 16, 3))), "has shape (100, 16, 3), expected (n, 17, 3)"),
-        (lambda f: np.save(f / "motion_all.npy", np.full((100, 17, 3), np.nan)), "is not finite in row 0"),
-        (lambda f: np.save(f / "motion_all.npy", np.zeros((100, 17, 3))), "gives no clip of 81 frames"),
+        (lambda f: np.save(f / "motion_all.npy", np.full((100, 17, 3), np.nan)), "is not finite or beyond 10000 in row 0"),
+        (lambda f: np.save(f / "motion_all.npy", np.r_[np.zeros((7, 17, 3)), np.full((93, 17, 3), 2e4)]), "in row 7; copy"),
+        (lambda f: np.save(f / "motion_all.npy", np.zeros((100, 17, 3))), "first pelvis has confidence; set a lower maxlen"),
+        (lambda f: (f / "motion_all.npy").write_bytes(b"?" * 500), "of numbers (pickles are not loaded); copy it again"),
         (lambda f: np.save(f / "id_all.npy", np.array([{}] * 100)), "id_all.npy: is truncated or not a .npy file"),
         (lambda f: np.save(f / "id_all.npy", np.array(["a"] * 100)), "id_all.npy: holds <U1"),
         (

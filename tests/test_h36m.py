@@ -162,6 +162,11 @@ def test_confidence_may_be_missing_or_have_one_channel(tmp_path, dataset):
         (lambda d: d.pop("test"), "has no dict 'test'"),
         (lambda d: d["train"].pop("2.5d_factor"), "'train' lacks '2.5d_factor'"),
         (lambda d: d["test"].update(joint_2d=d["test"]["joint_2d"][1:]), r"test\['joint_2d'\] has shape"),
+        (lambda d: d["test"].update(source=d["test"]["source"][1:]), r"test\['source'\] has shape \(\d+,\), expected"),
+        (
+            lambda d: d["train"].update(action=d["train"]["action"][1:]),
+            r"train\['action'\] has shape \(\d+,\), expected",
+        ),
         (lambda d: d["test"]["joint3d_image"].__setitem__((7, 3, 1), np.nan), r"is not finite in row 7"),
         (lambda d: d["train"]["camera_name"].__setitem__(5, "999"), "has '999' in row 5, whose picture size"),
         (lambda d: d["train"].update(confidence=np.full(640, "x")), "shape|expected numbers"),

@@ -206,6 +206,7 @@ def test_a_store_of_other_data_is_not_replaced(store):
 
 def test_without_the_pickle_a_store_is_checked_and_cut_into_clips(folder, store):
     (folder / NAME).unlink()
+    assert convert(folder) == f"{store}: is up to date (its pickle is not there)\n"
     assert "every checksum is right" in convert(folder, "--check")
     arguments = ("--clips", "--clips-out", folder / "clips", "--clip-len", 27, "--data-stride", 9)
     assert "clips in train" in convert(folder, *arguments, name=store.name)

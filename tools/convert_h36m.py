@@ -42,6 +42,8 @@ def main():
     if source.is_file() or not (store / INDEX).is_file():  # else the pickle was deleted, as it may be
         store, written = convert(source, store, bar("arrays", "array"))
         print(f"{store}: {'written' if written else 'is up to date'}")
+    else:
+        print(f"{store}: is up to date (its pickle is not there)")
     if options.check:
         check_store(store, bar("checksums", "file"))
         print(f"{store}: every checksum is right")

@@ -1,6 +1,7 @@
 """Human3.6M in the preprocessed layout that the field shares, and anything else stored that way."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -254,7 +255,8 @@ def _check_layout(path, dataset):
         for key in (*_JOINT_ROWS, "2.5d_factor", *_NAME_ROWS):
             if key not in part:
                 raise UserError(f"{path}: {split!r} lacks {key!r}")
-        count = len(part["source"])
+        needed = (*_JOINT_ROWS, "2.5d_factor", *_NAME_ROWS)
+        count = Counter(len(part[key]) for key in needed).most_common(1)[0][0]
         if not count:
             raise UserError(f"{path}: {split!r} has no rows")
         for key in (*_JOINT_ROWS, "2.5d_factor", *_NAME_ROWS, "confidence"):

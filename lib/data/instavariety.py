@@ -18,6 +18,7 @@ from lib.errors import UserError, describe
 from lib.files import require_file
 
 FRAMES, STRIDE = 81, 27  # of a clip, as published
+_MOST = 1e4  # of a coordinate, in half sizes of a person's box
 
 _HINT = "; put InstaVariety's arrays there or set data_root_2d, or leave InstaVariety out of subset_list_2d"
 
@@ -43,15 +44,20 @@ class InstaVarietyClips(Dataset):
         if ids.shape != motion.shape[:1]:
             raise UserError(f"{path.with_name('id_all.npy')}: has shape {ids.shape}, expected {motion.shape[:1]}")
         for start in range(0, len(motion), BLOCK):
-            finite = np.isfinite(motion[start : start + BLOCK]).all((1, 2))
-            if not finite.all():
-                raise UserError(f"{path}: is not finite in row {start + finite.argmin()}")
+            sound = (np.abs(motion[start : start + BLOCK]) <= _MOST).all((1, 2))
+            if not sound.all():
+                raise UserError(
+                    f"{path}: is not finite or beyond {_MOST:g} in row {start + sound.argmin()}; copy it again"
+                )
         first = np.flatnonzero(np.r_[len(ids) > 0, ids[1:] != ids[:-1]])
         nothing = np.full(len(first), "")
         clips = split_clips(Runs(ids[first].astype(str), nothing, nothing, np.r_[first, len(ids)]), frames, stride)
         self.clips = clips[motion[clips[:, 0], ROOT, 2] > 0]
         if not len(self.clips):
-            raise UserError(f"{path}: gives no clip of {frames} frames whose first pelvis has confidence")
+            raise UserError(
+                f"{path}: gives no clip of {frames} frames whose first pelvis has confidence; set a lower maxlen, or "
+                "leave InstaVariety out of subset_list_2d"
+            )
         self.motion = StoredArray(path, motion.shape, motion.dtype)
 
     def __len__(self):
@@ -65,11 +71,14 @@ class InstaVarietyClips(Dataset):
 
 def _map(path):
     """A memory-mapped array of numbers."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file{_HINT}")
     require_file(path, _HINT)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise UserError(f"{path}: is truncated or not a .npy file of numbers ({describe(error)})") from error
-    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.number):
-        raise UserError(f"{path}: holds {getattr(array, 'dtype', 'several arrays')}, expected an array of numbers")
+        reason = "pickles are not loaded" if "allow_pickle" in str(error) else describe(error)
+        raise UserError(f"{path}: is truncated or not a .npy file of numbers ({reason}); copy it again") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+        raise UserError(f"{path}: holds {getattr(array, 'dtype', 'several arrays')}, expected an array of real numbers")
     return array

@@ -56,6 +56,7 @@ def load_npz_objects(path, name, hint=""):
         UserError: as `load_arrays`, or the file has no such array.
     """
     path = require_file(path, hint)
+    refuse_npy(path)
     with _damage_of(path, "an .npz file"), zipfile.ZipFile(path) as archive:
         names = [member.removesuffix(".npy") for member in archive.namelist()]
         if name not in names:
@@ -70,6 +71,13 @@ def load_npz_objects(path, name, hint=""):
             if not dtype.hasobject:
                 raise UserError(f"{path}: {name!r} holds {dtype}, expected objects")
             return _ArrayUnpickler(member).load()
+
+
+def refuse_npy(path):
+    """Raises a UserError if a file is one .npy array, whatever its name."""
+    with open(path, "rb") as handle:
+        if handle.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+            raise UserError(f"{path}: is an .npy file, expected .npz (several arrays, as np.savez writes them)")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from lib.data.pickles import refuse_npy
 from lib.errors import UserError, describe
 from lib.files import require_file
 
@@ -113,6 +114,7 @@ def read_npz(path, keys):
         UserError: the file is missing, truncated, lacks a key, or a key's array holds objects.
     """
     require_file(path)
+    refuse_npy(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             there = archive.files
