@@ -289,7 +289,12 @@ def test_labels_of_fewer_frames_than_keypoints_are_named(layouts, tmp_path):
         (lambda a: a[0].__setitem__((4, 3, 0), np.inf), "annot_data.mat: TS2: annot2 is not finite in frame 4$"),
         (lambda a: a[1].__setitem__((2, 3, 0), np.nan), "annot_data.mat: TS2: univ_annot3 is not finite in frame 2$"),
         (lambda a: a[3].__setitem__(2, 8), "annot_data.mat: TS2: has activity labels other than 0 to 7$"),
-        (lambda a: a.__setitem__(3, a[3][1:]), "annot_data.mat: TS2: has 7 activity labels, expected 8$"),
+        (lambda a: a.__setitem__(3, a[3][1:]), "TS2: has 7 activity labels, but marks 8 frames as valid or not$"),
+        (lambda a: a.__setitem__(2, a[2][1:]), "TS2: has 8 activity labels, but marks 7 frames as valid or not$"),
+        (
+            lambda a: a.__setitem__(slice(2, 4), [a[2][1:], a[3][1:]]),
+            "TS2: has 7 valid frames .*, expected 8, as annot2 and",
+        ),
         (lambda a: a.__setitem__(0, a[0][1:]), r"TS2: annot2 has shape \(7, 17, 2\), expected \(8, 17, 2\)$"),
     ],
 )

@@ -360,6 +360,13 @@ def test_an_abandoned_epoch_leaves_no_thread(folder, store):
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("share", ["abc", "0", "inf"])
+def test_a_wrong_number_of_an_option_is_one_line(tmp_path, share):
+    command = [sys.executable, ROOT / "tools/make_fake_h36m.py", tmp_path / "a.pkl", "--share", share]
+    done = subprocess.run(list(map(str, command)), text=True, capture_output=True)
+    assert done.returncode == 2 and done.stderr == "error: argument --share: expected a number above 0; see --help\n"
+
+
 def test_a_made_up_file_needs_the_name_of_a_file(tmp_path):
     for out in ("", tmp_path):
         command = [sys.executable, ROOT / "tools/make_fake_h36m.py", "--out", out]

@@ -310,7 +310,7 @@ def _test_sequence(file, name, valid, activity, keys, read):
     """valid, activity: arrays of as many numbers as there are frames."""
     for key, numbers, most in (("valid frames", valid, 1), ("activity labels", activity, MOST_ACTIVITIES)):
         if numbers.size != valid.size:
-            raise UserError(f"{file}: {name}: has {numbers.size} {key}, expected {valid.size}")
+            raise UserError(f"{file}: {name}: has {numbers.size} {key}, but marks {valid.size} frames as valid or not")
         if numbers.dtype.kind not in "biuf" or not np.isin(numbers, range(most + 1)).all():
             raise UserError(f"{file}: {name}: has {key} other than 0 to {most}")
     sources = [(name, TEST_CAMERAS[name], name)]
