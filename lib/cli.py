@@ -58,7 +58,7 @@ def run(main):
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     reuse_freed_memory()
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
         stream.reconfigure(errors="replace")  # a terminal without the table's characters
     try:
         main()

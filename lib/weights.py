@@ -38,7 +38,7 @@ def read_weights(path):
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
-        config = json.loads(metadata.get("config", "{}"))
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path}: is truncated or not a safetensors file ({describe(error)})") from error
-    return Checkpoint(path=str(path), model=tensors, epoch=int(metadata.get("epoch", 0)), config=config)
+        config, epoch = dict(json.loads(metadata.get("config", "{}"))), int(metadata.get("epoch", 0))
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: is truncated or not a safetensors file of a model ({describe(error)})") from error
+    return Checkpoint(path=str(path), model=tensors, epoch=epoch, config=config)

@@ -388,7 +388,7 @@ def test_dark_scheme(open_page):
 
 
 def test_a_large_preview_is_played_from_beside_the_page(open_page, tmp_path, monkeypatch):
-    monkeypatch.setattr(viewer, "_EMBED_MOST", 1000)
+    monkeypatch.setattr(viewer, "EMBED_MOST", 1000)
     beside = tmp_path / "a #1 50% film.mp4"
     shutil.copy(SAMPLE, beside)
     page = open_page(make_poses(), beside)

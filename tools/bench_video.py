@@ -38,7 +38,7 @@ def whole(folder):
     """Seconds of the command, from its start to its end."""
     start = time.perf_counter()
     command = [sys.executable, PROJECT / "vis.py", "--video", SAMPLE, "-o", folder / "whole"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
@@ -52,7 +52,7 @@ def detecting(frames):
 
 
 def lifting(source, folder):
-    """Of everything after detection: gaps, windows, roots, the world; of all people."""
+    """Of everything from detections to poses, loading of the network included; of all people."""
     start = time.perf_counter()
     lift(source, folder, Options())
     return time.perf_counter() - start
@@ -128,7 +128,7 @@ def memory(folder, minutes):
     with av.open(str(folder / "long" / "poses.mp4")) as made:
         seconds = made.duration * Fraction(1, av.time_base)
     tenths = {
-        name: [max(part) for part in np.array_split(values, 10)]
+        name: [max(part) for part in np.array_split(values, 10) if len(part)]
         for name, values in (("finding", found), ("drawing", drawn))
     }
     return {

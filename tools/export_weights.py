@@ -10,8 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.checkpoint import read_checkpoint
 from lib.cli import Parser, run
+from lib.errors import UserError
 from lib.files import PROJECT
-from lib.weights import write_weights
+from lib.weights import SUFFIX, write_weights
 
 
 def main():
@@ -19,7 +20,11 @@ def main():
     parser.add_argument("checkpoint", help="in the published layout, such as train.py writes")
     parser.add_argument("--out", default=PROJECT / "demo" / "posemamba_wild.safetensors", help="default: %(default)s")
     options = parser.parse()
+    if Path(options.out).suffix != SUFFIX:
+        raise UserError(f"--out: {options.out}: expected a name that ends in {SUFFIX}")
     checkpoint = read_checkpoint(options.checkpoint)
+    if not checkpoint.config:
+        raise UserError(f"{options.checkpoint}: holds no config; export a checkpoint of this project's train.py")
     write_weights(options.out, checkpoint)
     print(f"{options.out}: {Path(options.out).stat().st_size / 1e6:.1f} MB, after epoch {checkpoint.epoch}")
 

@@ -60,7 +60,7 @@ class ViewReader:
                 batches = [
                     self.views(shots[some], plain=True) for some in np.array_split(numbers, 1 + len(numbers) // _BATCH)
                 ]
-                inputs, poses = (torch.cat(parts).flatten(0, 1).numpy() for parts in zip(*batches))
+                inputs, poses = (torch.cat(views).flatten(0, 1).numpy() for views in zip(*batches))
                 clip = np.repeat(source[numbers], self.n_frames)
                 parts[part] = {
                     "inputs": inputs,

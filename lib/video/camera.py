@@ -12,7 +12,6 @@ _DEPTH_SPAN = 0.25  # s, std of the Gaussian that smooths depths
 _STRAIGHT = np.cos(np.radians(25))  # legs and trunk of someone who stands
 _LEVEL_FRAMES = 5  # frames of standing people that a level camera counts as
 _ROLL = 0.25  # how much of a lean to the side is the camera's: people sway, cameras are held level
-_RESTING = 0.25  # m/s of an ankle that rests
 _ANKLE = 0.08  # m above the floor
 _ANKLES = [3, 6]
 _LEAST_DEPTH = 0.3  # m
@@ -64,7 +63,7 @@ class World:
 
     def __init__(self):
         self._up = np.array([0.0, -_LEVEL_FRAMES, 0.0])
-        self._rest = []
+        self._feet = {}
 
     def add(self, camera):
         """Poses (n, 17, 3) m of one person, consecutive frames."""
@@ -76,12 +75,9 @@ class World:
         straight = np.all([_cosine(part, up) > _STRAIGHT for part in parts], axis=0)
         self._up += (up[straight] / np.linalg.norm(up[straight], axis=-1, keepdims=True)).sum(0)
 
-    def rest(self, camera, fps):
-        """Poses (n, 17, 3) m of one person, consecutive frames: where ankles rest; after all of `add`."""
-        ankles = camera[:, _ANKLES]
-        if len(ankles) > 1:
-            speed = np.linalg.norm(np.diff(ankles, axis=0), axis=-1) * fps
-            self._rest.append((ankles[1:] @ self.rotation()[2])[speed < _RESTING])
+    def stand(self, person, camera):
+        """Poses (n, 17, 3) m of a person: how low their lower foot is; after all of `add`."""
+        self._feet.setdefault(person, []).append((camera[:, _ANKLES] @ self.rotation()[2]).min(1))
 
     def rotation(self):
         """(3, 3): camera axes -> world axes (x right, y ahead, z up)."""
@@ -92,9 +88,8 @@ class World:
         return np.stack([right, np.cross(up, right), up])
 
     def shift(self):
-        """(3,) m: brings the lowest place where ankles rest to their height above the floor."""
-        heights = np.concatenate(self._rest) if self._rest else np.zeros(0)
-        floor = np.percentile(heights, 5) if len(heights) else -1.0
+        """(3,) m: brings the lowest person's feet to their height above the floor."""
+        floor = min(np.percentile(np.concatenate(heights), 10) for heights in self._feet.values())
         return np.array([0, 0, _ANKLE - floor])
 
 

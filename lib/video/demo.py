@@ -1,22 +1,27 @@
 """What `vis.py` does: from its options to a folder of results."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lib.cli import progress_bar
-from lib.errors import UserError
+from lib.errors import UserError, nearest
 from lib.files import PROJECT, cannot_write, only_one, require_file
-from lib.video.pipeline import MOST_PIXELS, Options, lift
+from lib.video.pipeline import MOST_PIXELS, lift, options_of
 from lib.video.results import write_data, write_pictures
 from lib.video.source import VideoSource
 from lib.video.writer import VideoWriter
 
 VIDEOS = PROJECT / "demo" / "video"
 OUTPUT = Path("demo/output")
+_SAME = (
+    "config", "clip_len", "pixel", "detector", "keypoints", "keypoints_first", "focus", "max_gap", "smooth", "focal",
+)  # fmt: skip
 
 
 def lift_to_folder(options):
@@ -26,9 +31,9 @@ def lift_to_folder(options):
         UserError: an option or the video is bad, nobody is seen, or results cannot be written.
     """
     chosen = _lifting(options)
-    camera = options.video.isdigit() and not Path(options.video).exists()
+    camera = options.video.isdecimal() and not Path(options.video).exists()
     source = VideoSource(int(options.video) if camera else _find(options.video), MOST_PIXELS)
-    folder = Path(options.out_path or OUTPUT / Path(source.name).stem.replace(" ", "_"))
+    folder = Path(options.out_path or OUTPUT / Path(source.name).stem.replace(" ", "_")).resolve()
     with only_one(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -41,10 +46,13 @@ def lift_to_folder(options):
             qualities = write_data(poses, source, folder)
             write_pictures(poses, source, folder, options.audio, progress_bar)
         except KeyboardInterrupt:
-            print(f"stopped: {folder} keeps what is done, and the same command goes on from there")
+            again = f"python vis.py --video {source.path} -o {folder}" if camera else "the same command"
+            print(f"stopped: {folder} keeps what is done; {again} goes on with the people found so far")
             raise
         except UserError:
-            if not any(folder.iterdir()):
+            with suppress(OSError):  # they hold something
+                (folder / ".working").rmdir()
+            with suppress(OSError):
                 folder.rmdir()
             raise
         shutil.rmtree(folder / ".working")
@@ -54,51 +62,48 @@ def lift_to_folder(options):
 
 
 def _lifting(options):
-    if options.max_gap < 0:
-        raise UserError("--max-gap: expected seconds, 0 or more")
     models = {"det_model": options.det_model, "pose_model": options.pose_model}
-    return Options(
-        weights=options.evaluate,
-        config=options.config,
-        clip_len=options.clip_len,
-        pixel=options.pixel,
-        detector=options.detector,
-        detector_options={key: value for key, value in models.items() if value},
-        keypoints=options.keypoints,
-        keypoints_first=options.keypoints_first,
-        focus=options.focus,
-        max_gap=options.max_gap,
-        cutoff=options.smooth,
-        focal=options.focal,
-        device=_device(options.gpu),
+    models = {key: value for key, value in models.items() if value}
+    if options.keypoints and models:
+        raise UserError("--keypoints: takes the place of a detector; leave --det-model and --pose-model out")
+    return options_of(
+        {
+            "weights": options.evaluate,
+            "detector_options": models,
+            "device": _device(options.gpu),
+            **{key: getattr(options, key) for key in _SAME},
+        }
     )
 
 
 def _device(gpu):
     if gpu is None:
         return None
-    if not gpu.isdigit():
+    if not gpu.isdecimal():
         raise UserError(f"--gpu: {gpu}: expected a number, 0 is the first")
     if not torch.cuda.is_available():
         print("--gpu: there is no GPU here; the CPU is used")
         return "cpu"
-    if int(gpu) >= torch.cuda.device_count():
-        raise UserError(f"--gpu: {gpu}: there are {torch.cuda.device_count()} GPUs here, counted from 0")
     return f"cuda:{gpu}"
 
 
 def _find(name):
     """A path, or a name in `VIDEOS`."""
+    if "://" in name:
+        raise UserError(f"{name}: addresses are not taken; download the video first")
     path = Path(name)
-    if not path.exists() and path.parent == Path() and VIDEOS.is_dir():
-        path = VIDEOS / name
+    if name and not path.exists() and path.parent == Path() and VIDEOS.is_dir():
+        if (VIDEOS / name).is_file():
+            return VIDEOS / name
+        known = [video.name for folder in (Path(), VIDEOS) for video in folder.iterdir()]
+        raise UserError(f"{name}: no such file, here or in {VIDEOS}{nearest(name, known)}")
     return require_file(path)
 
 
 def _recorded(camera, path):
     """The `VideoSource` of what a camera sees until Ctrl-C."""
     print(f"{camera.name}: recording; Ctrl-C ends it")
-    with camera, VideoWriter(path, camera.width, camera.height, camera.fps) as writer:
+    with camera, VideoWriter(path, camera.width, camera.height, camera.fps, keep_partial=True) as writer:
         try:
             for _, seconds, rgb in progress_bar(camera, "recording", unit="frame"):
                 writer.write(rgb, seconds)
@@ -108,7 +113,7 @@ def _recorded(camera, path):
 
 
 def _print(poses, qualities, folder):
-    table = Table(title=f"{poses.source}: {len(poses.times)} frames, {poses.fps:.2f} a second")
+    table = Table(title=f"{escape(poses.source)}: {len(poses.times)} frames, {poses.fps:.2f} a second")
     for name in ("person", "from s", "to s", "frames", "bridged", "limbs vary by mm", "acceleration m/s2"):
         table.add_column(name, justify="right")
     for person in poses.people:

@@ -20,31 +20,34 @@ class Detections:
     """Opens the folder, going on with what is there if it is of the same `origin`, and empties it if not.
 
     Attributes:
-        frames: how many are done; complete: whether the video has ended; tracks: {number: Track}.
+        frames: how many are done; complete: whether the video has ended; tracks: {number: Track}; damaged: what
+        is missing of the video, in a line, or None.
     """
 
     def __init__(self, folder, origin):
         self.folder, self._origin = Path(folder), origin
-        self.frames, self.rows, self.complete, self.tracks = 0, 0, False, {}
+        self.frames, self.rows, self.complete, self.tracks, self.damaged = 0, 0, False, {}, None
         self.folder.mkdir(parents=True, exist_ok=True)
         state = self._state()
         if state:
             self.frames, self.rows, self.complete = state["frames"], state["rows"], state["complete"]
+            self.damaged = state["damaged"]
             self.tracks = {int(number): _track(values) for number, values in state["tracks"].items()}
         self._times = self._append("times.f64", self.frames * 8)
         self._rows = self._append("rows.bin", self.rows * ROW.itemsize)
 
-    def add(self, seconds, detections, numbers):
-        """One frame's `Detection`s and their track numbers; those of number -1 are left out."""
-        rows = [(self.frames, n, d.keypoints) for d, n in zip(detections, numbers) if n >= 0]
+    def add(self, seconds, detections, numbers, late=()):
+        """One frame's `Detection`s and their track numbers, -1 for none; late: (`Detection`, number) of the last one."""
+        rows = [(self.frames - 1, n, d.keypoints) for d, n in late]
+        rows += [(self.frames, n, d.keypoints) for d, n in zip(detections, numbers) if n >= 0]
         np.array(rows, ROW).tofile(self._rows)
         np.array([seconds]).tofile(self._times)
         self.frames += 1
         self.rows += len(rows)
 
-    def save(self, complete=False):
-        """Makes what was added so far last."""
-        self.complete = complete
+    def save(self, complete=False, damaged=None):
+        """Makes what was added so far last; complete: the video has ended; damaged: what is missing of it, or None."""
+        self.complete, self.damaged = complete, damaged
         self._rows.flush()
         self._times.flush()
         state = {
@@ -52,6 +55,7 @@ class Detections:
             "frames": self.frames,
             "rows": self.rows,
             "complete": complete,
+            "damaged": damaged,
             "tracks": {
                 number: {k: np.asarray(v).tolist() for k, v in asdict(t).items()} for number, t in self.tracks.items()
             },
@@ -69,14 +73,15 @@ class Detections:
             return {}, np.empty(0, ROW)
         rows = np.memmap(self.folder / "rows.bin", ROW, "r", shape=(self.rows,))
         person_of = link(self.tracks)
-        numbers = np.array(rows["track"])
-        found = {}
-        for person in sorted(set(person_of.values())):
-            own = [track for track, who in person_of.items() if who == person]
-            chosen = np.flatnonzero(np.isin(numbers, own))
-            frames = rows["frame"][chosen]
-            found[person] = chosen[np.flatnonzero(np.diff(frames, prepend=-1) > 0)]
-        return found, rows
+        known = np.zeros(1 + max(self.tracks), int)
+        known[list(person_of)] = list(person_of.values())
+        people = known[rows["track"]]
+        order = np.argsort(people, kind="stable")
+        parts = np.split(order, np.searchsorted(people[order], np.arange(1, 1 + people.max(initial=0))))[1:]
+        return {
+            person: part[np.flatnonzero(np.diff(rows["frame"][part], prepend=-1) > 0)]
+            for person, part in enumerate(parts, 1)
+        }, rows
 
     def close(self):
         self._rows.close()
@@ -95,7 +100,7 @@ class Detections:
             state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return state if state.get("origin") == self._origin else None
+        return state if isinstance(state, dict) and state.get("origin") == self._origin else None
 
 
 def _track(values):

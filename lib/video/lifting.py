@@ -6,6 +6,7 @@ import torch
 from lib.data.crop import crop, towards
 from lib.data.skeleton import LIMBS, ROOT, flip
 from lib.data.views import STANDARD_SIZE
+from lib.video.gaps import BLOCK
 
 _BATCH = 16  # windows at a time
 _OVERLAP = 3  # a window shares 1/3 of its frames with the next
@@ -34,12 +35,13 @@ class Lifter:
         """Poses (n, 17, 3) of one unbroken segment, root-relative, m, camera axes, written to `out`.
 
         Args:
-            keypoints: (n, 17, 3) px and confidence, array-like, read a few windows at a time.
+            keypoints: (n, 17, 3) px and confidence, array-like, read a few windows at a time; where there are more
+                frames a second than the network knows, some are passed over and their poses interpolated.
             width, height, focal: of the picture, px.
         """
         every = max(1, round(fps / _FASTEST))
-        for phase in range(every):
-            self._lift(keypoints[phase::every], out[phase::every], width, height, focal)
+        self._lift(keypoints[::every], out[::every], width, height, focal)
+        _fill_between(out, every)
 
     def _lift(self, keypoints, out, width, height, focal):
         frames, length = len(keypoints), min(self.clip_len, len(keypoints))
@@ -75,11 +77,13 @@ class Lifter:
             inputs[..., :2] /= width / 2
         else:
             low, high = windows[..., :2].amin((1, 2), True), windows[..., :2].amax((1, 2), True)
-            inputs[..., :2] = (windows[..., :2] - (low + high) / 2) * _FRAMED / (high - low).amax(-1, True)
+            inputs[..., :2] = (
+                (windows[..., :2] - (low + high) / 2) * _FRAMED / (high - low).amax(-1, True).clamp(min=1e-6)
+            )
         poses = self._predict(inputs)
         parent, child = zip(*LIMBS)
         size = (poses[:, :, list(child)] - poses[:, :, list(parent)]).norm(dim=-1).sum(-1).mean(1)
-        return (poses * (STANDARD_SIZE / size)[:, None, None, None]).numpy()
+        return (poses * (STANDARD_SIZE / size.clamp(min=1e-6))[:, None, None, None]).numpy()
 
     def _predict(self, inputs):
         x = (inputs[..., :2] if self.config.no_conf else inputs).to(self.device)
@@ -87,3 +91,14 @@ class Lifter:
         if self.config.flip:
             y = (y + flip(self.model(flip(x)))) / 2
         return (y - y[:, :, ROOT, None]).float().cpu()
+
+
+def _fill_between(out, every):
+    """Poses (n, ...) of which every so manyth is there: those between linearly, those after the last as that one."""
+    for start in range(0, len(out), every * BLOCK):
+        block = out[start : start + every * BLOCK + 1]
+        known = block[::every]
+        for step in range(1, every):
+            between = block[step::every]
+            after = known[np.minimum(np.arange(len(between)) + 1, len(known) - 1)]
+            between[:] = known[: len(between)] + step / every * (after - known[: len(between)])

@@ -1,16 +1,18 @@
 """A video to the 3D poses of its people: detect and track, lift, place in the world. Memory does not grow with length."""
 
+import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.config import load_config
-from lib.errors import UserError
-from lib.files import PROJECT
+from lib.errors import UserError, nearest
+from lib.files import PROJECT, require_file
 from lib.video.camera import FOCAL, World, roots, steady
 from lib.video.detection import open_detector
 from lib.video.detection.keypoints_file import read_keypoints
@@ -28,38 +30,48 @@ MOST_PIXELS = 1920  # px of a picture's longer side; larger ones are worked on s
 _SAVE_EVERY = 300  # frames
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a video is lifted.
+class Options(BaseModel):
+    """How a video is lifted."""
 
-    weights: checkpoint file; config: YAML file, where the checkpoint has none or other keys are wanted; clip_len:
-    frames of a window, the config's by default; pixel: networks trained on whole pictures see keypoints where they are.
-    detector: a key of `lib.video.detection.DETECTORS`; detector_options: for its class; keypoints: detections made
-    elsewhere, in place of a detector; keypoints_first: the number they give the first frame. focus: the only person to keep; max_gap: s, the longest gap that is bridged;
-    cutoff: Hz of a low-pass filter, or None; focal: px, or None for a usual one. device: "cpu", "cuda", or None for
-    what there is.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    weights: Path = WEIGHTS  # checkpoint file
+    config: Path | None = None  # YAML file, where the checkpoint has none or other keys are wanted
+    clip_len: int | None = Field(None, ge=1)  # frames of a window; the config's by default
+    pixel: bool = False  # a network trained on whole pictures sees keypoints where they are
+    detector: str = "mediapipe"  # a key of `lib.video.detection.DETECTORS`
+    detector_options: dict = {}  # for its class
+    keypoints: Path | None = None  # detections made elsewhere, in place of a detector
+    keypoints_first: int = 0  # the number they give the first frame
+    focus: int | None = None  # the only person to keep
+    max_gap: float = Field(0.5, ge=0)  # s, the longest gap that is bridged
+    smooth: float | None = Field(None, gt=0)  # Hz, of a low-pass filter
+    focal: float | None = Field(None, gt=0)  # px; a usual one by default
+    device: str | None = None  # "cpu", "cuda" or "cuda:1"; what there is by default
+
+
+def options_of(values):
+    """`Options` of a dict.
+
+    Raises:
+        UserError: an option is unknown or has a wrong value.
     """
-
-    weights: str | Path = WEIGHTS
-    config: str | None = None
-    clip_len: int | None = None
-    pixel: bool = False
-    detector: str = "mediapipe"
-    detector_options: dict = field(default_factory=dict)
-    keypoints: str | None = None
-    keypoints_first: int = 0
-    focus: int | None = None
-    max_gap: float = 0.5
-    cutoff: float | None = None
-    focal: float | None = None
-    device: str | None = None
+    try:
+        return Options(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            known = Options.model_fields
+            raise UserError(f"{key}: unknown option{nearest(key, known)}; there are {', '.join(known)}") from error
+        raise UserError(f"{key}: {values[key]!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
 
 
 def lift_video(video, progress=None, **options):
     """The `Poses` of a video's people, in memory.
 
     Args:
-        video: path.
+        video: path; a picture whose longer side is above 1920 px is worked on, and its px are given, at that size.
         progress: wraps what is gone through, as `lib.cli.progress_bar` does.
         options: fields of `Options`.
 
@@ -67,15 +79,15 @@ def lift_video(video, progress=None, **options):
         UserError: the video, the weights or an option is bad, or nobody is found.
     """
     with tempfile.TemporaryDirectory() as folder:
-        poses = lift(VideoSource(video, MOST_PIXELS), folder, Options(**options), progress)
+        poses = lift(VideoSource(require_file(video), MOST_PIXELS), folder, options_of(options), progress)
         return replace(poses, people=[_in_memory(person) for person in poses.people])
 
 
 def lift(source, folder, options, progress=None):
     """The `Poses` of a `VideoSource`, memory-mapped in `folder`, where an interrupted detection goes on."""
     folder, progress = Path(folder), progress or _silent
-    if options.cutoff:
-        check_cutoff(options.cutoff, source.fps)
+    if options.smooth:
+        check_cutoff(options.smooth, source.fps)
     lifter = _lifter(options)
     found = detect(source, folder / "detections", options, progress)
     focal = options.focal * source.scale if options.focal else FOCAL * max(source.width, source.height)
@@ -91,15 +103,32 @@ def detect(source, folder, options, progress):
     Raises:
         UserError: the video has no frame, or a detector or a file of keypoints is bad.
     """
+    models = [
+        _identity(value) if Path(str(value)).exists() else str(value) for value in options.detector_options.values()
+    ]
+    origin = [options.detector, sorted(options.detector_options), models]
     if options.keypoints:
-        opened = read_keypoints(options.keypoints, options.keypoints_first)
-        origin = [*_identity(options.keypoints), options.keypoints_first]
-    else:
-        opened = open_detector(options.detector, **options.detector_options)
-        origin = [options.detector, options.detector_options]
-    found = Detections(folder, [*_identity(source.path), *origin])
+        origin = [_identity(options.keypoints), options.keypoints_first]
+    found = Detections(folder, [_identity(source.path), *origin])
     if found.complete:
+        source.damaged = found.damaged
         return found
+    try:
+        _detect(found, source, options, progress)
+        return found
+    except BaseException:
+        found.close()
+        if not found.frames:
+            shutil.rmtree(folder)
+        raise
+
+
+def _detect(found, source, options, progress):
+    """Goes on with the detections `found` until the video ends."""
+    if options.keypoints:
+        opened, scale = read_keypoints(options.keypoints, options.keypoints_first), source.scale
+    else:
+        opened, scale = _open_detector(options), 1.0
     already = found.frames
     tracker = Tracker(source.fps, found.tracks)
     try:
@@ -107,24 +136,38 @@ def detect(source, folder, options, progress):
             for number, seconds, frame in progress(source, "finding people", total=source.frames, unit="frame"):
                 if number < already:
                     continue
-                people = detector.detect(frame, seconds, number)
-                found.add(seconds, people, tracker.update(people, frame, seconds))
+                people = [_scaled(person, scale) for person in detector.detect(frame, seconds, number)]
+                found.add(seconds, people, *tracker.update(people, frame, seconds))
                 if found.frames % _SAVE_EVERY == 0:
                     found.save()
     finally:
         found.save()
-    if not found.frames:
-        raise UserError(f"{source.name}: has no frame")
     if options.keypoints:
         opened.check_frames(found.frames)
-    found.save(complete=True)
-    return found
+    found.save(complete=True, damaged=source.damaged)
+
+
+def _open_detector(options):
+    """The detector of `options`, on its device if it has the choice."""
+    device = _device(options)
+    if options.detector != "mediapipe" and device.type == "cuda":
+        return open_detector(options.detector, device=str(device), **options.detector_options)
+    return open_detector(options.detector, **options.detector_options)
+
+
+def _scaled(detection, scale):
+    """A `Detection` in px of a picture of another size."""
+    if scale == 1:
+        return detection
+    keypoints = detection.keypoints * np.float32([scale, scale, 1])
+    return detection._replace(keypoints=keypoints, box=detection.box * np.float32(scale))
 
 
 def _identity(path):
-    """What tells a file, or a folder of files, from another one."""
+    """What tells a file, or a folder of files, from another one: its name, size and time of change."""
     path = Path(path).resolve()
-    return [str(path), path.stat().st_size, path.stat().st_mtime]
+    files = [file.stat() for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()]
+    return [str(path), len(files), sum(f.st_size for f in files), max((f.st_mtime for f in files), default=0)]
 
 
 def _lift(found, source, folder, lifter, focal, options, progress):
@@ -135,7 +178,7 @@ def _lift(found, source, folder, lifter, focal, options, progress):
         raise UserError(f"{source.name}: nobody is seen for {SHORTEST} s in any of its {len(times)} frames")
     if options.focus is not None:
         if options.focus not in people:
-            raise UserError(f"--focus: there is no person {options.focus}; there are {', '.join(map(str, people))}")
+            raise UserError(f"focus: there is no person {options.focus}; there are {', '.join(map(str, people))}")
         people = {options.focus: people[options.focus]}
     world, lifted = World(), []
     for person, chosen in progress(people.items(), "lifting", total=len(people), unit="person"):
@@ -144,9 +187,8 @@ def _lift(found, source, folder, lifter, focal, options, progress):
             for block in _blocks(segment):
                 world.add(lifted[-1].camera[block])
     for person in lifted:
-        for segment in person.segments():
-            for block in _blocks(segment):
-                world.rest(person.camera[block], fps)
+        for block in _blocks(slice(0, len(person.frames))):
+            world.stand(person.id, person.camera[block])
     rotation, shift = world.rotation(), world.shift()
     for person in lifted:
         for block in _blocks(slice(0, len(person.frames))):
@@ -159,23 +201,30 @@ def _lift_person(number, rows, chosen, times, source, folder, lifter, focal, fps
     found = rows["frame"][chosen].astype(np.int64)
     frames = bridge(found, times, options.max_gap)
     keypoints, camera, world = (
-        np.lib.format.open_memmap(folder / f"{number}_{name}.npy", "w+", np.float32, (len(frames), 17, 3))
-        for name in ("keypoints", "camera", "world")
+        _mapped(folder / f"{number}_{name}.npy", (len(frames), 17, 3)) for name in ("keypoints", "camera", "world")
     )
     fill(frames, found, _Indexed(rows["keypoints"], chosen), keypoints)
     person = Person(number, frames, keypoints, ~np.isin(frames, found), camera, world)
     size = source.width, source.height, focal
     for segment in person.segments():
         lifter.lift(keypoints[segment], camera[segment], *size, fps)
-        if options.cutoff:
-            smooth(camera[segment], options.cutoff, fps)
+        if options.smooth:
+            smooth(camera[segment], options.smooth, fps)
         places = [roots(camera[block], keypoints[block], *size) for block in _blocks(segment)]
         place = steady(np.concatenate(places), fps)
-        if options.cutoff:
-            smooth(place[:, None], options.cutoff, fps)
+        if options.smooth:
+            smooth(place[:, None], options.smooth, fps)
         for block in _blocks(segment):
             camera[block] += place[block.start - segment.start : block.stop - segment.start, None]
     return person
+
+
+def _mapped(path, shape):
+    """A float32 array in a file whose room on the disk is taken; what is missing later would end the process."""
+    array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    with open(path, "r+b") as handle:
+        os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+    return array
 
 
 class _Indexed:
@@ -191,14 +240,28 @@ class _Indexed:
 def _lifter(options):
     checkpoint = read_weights(options.weights)
     size = checkpoint.size()
-    config = load_config(options.config, (), {**checkpoint.config, **size}, checkpoint.path)
+    base = {"clip_len": size["maxlen"], **checkpoint.config, **size}
+    config = load_config(options.config, (), base, checkpoint.path)
     clip_len = config.clip_len if options.clip_len is None else options.clip_len
-    if not 1 <= clip_len <= config.maxlen:
-        raise UserError(f"--clip_len: {clip_len}: the network takes 1 to {config.maxlen} frames")
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if clip_len > config.maxlen:
+        raise UserError(f"clip_len: {clip_len}: the network takes 1 to {config.maxlen} frames")
+    if options.pixel and config.dataset == "views":
+        raise UserError(f"pixel: {options.weights} always sees people cropped; it is for networks of whole pictures")
+    device = _device(options)
     model = config.build_model()
     checkpoint.load_into(model)
     return Lifter(model.to(device).eval(), config, device, clip_len, options.pixel)
+
+
+def _device(options):
+    name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device: {name!r}: expected cpu, cuda, cuda:1, ...") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: {name}: there are {torch.cuda.device_count()} GPUs here, counted from 0")
+    return device
 
 
 def _silent(items, doing, **looks):

@@ -1,6 +1,7 @@
 """Everything that is written of a video's poses: pictures, a page, data."""
 
 import json
+import re
 from itertools import takewhile
 from pathlib import Path
 
@@ -13,18 +14,20 @@ from lib.video.export.tables import write_csv, write_json
 from lib.video.quality import quality
 from lib.video.render import Renderer
 from lib.video.source import VideoSource
-from lib.video.viewer import write_viewer
+from lib.video.viewer import EMBED_MOST, write_viewer
 from lib.video.writer import VideoWriter, write_gif
 
 _PREVIEW = 480  # px, the preview's height at most
 _GIF_SECONDS = 30.0
+_OURS = re.compile(r"person_\d+(_from_frame_\d+)?\.bvh")
 
 
 def write_data(poses, source, folder):
     """poses.npz, poses.json, poses.csv, a BVH file for each unbroken motion, report.json; {person: `Quality`}."""
     folder = Path(folder)
     for old in folder.glob("person_*.bvh"):
-        old.unlink()
+        if _OURS.fullmatch(old.name):
+            old.unlink()
     write_npz(poses, folder / "poses.npz")
     write_json(poses, folder / "poses.json")
     write_csv(poses, folder / "poses.csv")
@@ -53,22 +56,25 @@ def write_data(poses, source, folder):
 
 
 def write_pictures(poses, source, folder, audio, progress):
-    """poses.mp4 (with the video's sound if `audio`), poses.gif (its first 30 s), viewer.html."""
+    """poses.mp4 (with the video's sound if `audio`), poses.gif (its first 30 s), viewer.html.
+
+    A video too large to be in the page is kept beside it, as preview.mp4.
+    """
     folder = Path(folder)
-    renderer, preview = Renderer(poses), folder / ".preview.mp4"
+    for left in folder.glob(".*.tmp"):  # of a run that was killed
+        left.unlink()
+    renderer, preview = Renderer(poses), folder / "preview.mp4"
     share = min(1.0, _PREVIEW / source.height)
     small = max(2, round(source.width * share)), max(2, round(source.height * share))
     sound = source.path if audio else None
-    try:
-        with (
-            VideoWriter(folder / "poses.mp4", *renderer.size, poses.fps, sound, keep_partial=True) as video,
-            VideoWriter(preview, *small, poses.fps) as page,
-        ):
-            for number, seconds, rgb in progress(source, "drawing", total=len(poses.times), unit="frame"):
-                video.write(renderer.render(number, rgb), seconds)
-                page.write(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA) if share < 1 else rgb, seconds)
-        write_viewer(poses, folder / "viewer.html", preview)
-    finally:
-        preview.unlink(missing_ok=True)
-    frames = takewhile(lambda frame: frame[1] <= _GIF_SECONDS, VideoSource(folder / "poses.mp4"))
+    film = VideoWriter(folder / "poses.mp4", *renderer.size, poses.fps, sound, keep_partial=True)
+    with film, VideoWriter(preview, *small, poses.fps) as page:
+        for number, seconds, rgb in progress(source, "drawing", total=len(poses.times), unit="frame"):
+            film.write(renderer.render(number, rgb), seconds)
+            page.write(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA) if share < 1 else rgb, seconds)
+    film.partial.unlink(missing_ok=True)
+    write_viewer(poses, folder / "viewer.html", preview)
+    if preview.stat().st_size <= EMBED_MOST:
+        preview.unlink()
+    frames = takewhile(lambda frame: frame[1] < _GIF_SECONDS, VideoSource(folder / "poses.mp4"))
     write_gif(((rgb, seconds) for _, seconds, rgb in frames), folder / "poses.gif")

@@ -49,7 +49,7 @@ class VideoSource:
         self.damaged = None
         self._max_side = max_side
         self._camera = None
-        if str(source).isdigit() and not Path(str(source)).is_file():
+        if str(source).isdecimal() and not Path(str(source)).is_file():
             self._open_camera(int(source))
         else:
             self._open_file(require_file(source))

@@ -2,8 +2,8 @@
 
 Frame by frame, OC-SORT (arXiv 2203.14360, from the package `trackers`) joins boxes that overlap where a person is
 expected. When the video has ended, `link` joins what is left of people who were gone for longer: behind something, or
-not found. It compares where they went and how large they are; where several
-people could be meant, the colours they wear decide (they change too much with the light to decide alone).
+not found. It compares where they went and how large they are; where several people could be meant, the colours they
+wear decide (they change too much with the light to decide alone).
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import supervision
 from scipy.optimize import linear_sum_assignment
+from supervision import box_iou_batch
 from trackers import OCSORTTracker
 
 LOST = 1.0  # s that OC-SORT waits for a person
@@ -51,20 +52,42 @@ class Tracker:
             minimum_iou_threshold=_OVERLAP,
         )
         self.tracks, self._offset = tracks, 1 + max(tracks, default=-1)
+        self._people = {}  # a source's own numbers: ours
+        self._new = []  # detections of the frame before, which had no number yet, and its time
 
     def update(self, detections, frame, seconds):
-        """The track numbers of a frame's `Detection`s, -1 for none; those of a source that tracks people are kept.
+        """The track numbers of a frame's `Detection`s, and what is known only now of the frame before.
 
-        frame: (H, W, 3) uint8 RGB.
+        OC-SORT numbers someone when it sees them for the second time.
+
+        Args:
+            detections: where the source tracks people itself, its tracks are kept.
+            frame: (H, W, 3) uint8 RGB.
+
+        Returns:
+            Numbers, -1 for none; and a list of (`Detection`, number) of the frame before.
         """
         if any(detection.person is not None for detection in detections):
-            numbers = [-1 if detection.person is None else detection.person for detection in detections]
+            numbers = [self._people.setdefault(detection.person, len(self._people)) for detection in detections]
         else:
             numbers = self._sorted(detections)
+        late = []
         for number, detection in zip(numbers, detections):
             if number >= 0:
+                if number not in self.tracks:
+                    late += self._first_sight(number, detection, frame)
                 self._remember(number, detection, frame, seconds)
-        return numbers
+        self._new = [(detection, seconds) for number, detection in zip(numbers, detections) if number < 0]
+        return numbers, late
+
+    def _first_sight(self, number, detection, frame):
+        """The new person in the frame before: [(`Detection`, number)], or nothing."""
+        overlaps = [box_iou_batch(detection.box[None], before.box[None])[0, 0] for before, _ in self._new]
+        if not overlaps or max(overlaps) < _OVERLAP:
+            return []
+        before, seconds = self._new.pop(int(np.argmax(overlaps)))
+        self._remember(number, before, frame, seconds)
+        return [(before, number)]
 
     def _sorted(self, detections):
         boxes = np.array([detection.box for detection in detections], np.float32).reshape(-1, 4)

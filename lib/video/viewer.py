@@ -13,7 +13,7 @@ from lib.data.skeleton import JOINTS, LEFT, LIMBS, RIGHT
 from lib.files import atomic_path, require_file
 
 _PAGE = Path(__file__).with_name("viewer_page")
-_EMBED_MOST = 40 * 2**20  # bytes; a larger preview is kept beside the page
+EMBED_MOST = 40 * 2**20  # bytes; a larger preview is kept beside the page
 _BLOCK_ROWS = 8192  # frames of one person per block of base64
 _BLOCK_BYTES = 3 * 2**20  # of the preview
 _KEYPOINT_STEPS = 15000  # per longer side of the picture: 0.13 px for 1920 x 1080
@@ -38,7 +38,7 @@ def write_viewer(poses, path, preview=None):
     """
     path = Path(path)
     preview = preview and require_file(preview)
-    embedded = preview and preview.stat().st_size <= _EMBED_MOST
+    embedded = preview and preview.stat().st_size <= EMBED_MOST
     header = {
         "source": poses.source,
         "width": poses.width,

@@ -46,7 +46,7 @@ class VideoWriter:
         self.path = Path(path)
         self.partial = self.path.with_name(f"{self.path.stem}.partial.mp4")
         self._width, self._height = width + width % 2, height + height % 2
-        self._fps = Fraction(fps).limit_denominator(1001)
+        self._fps = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._audio_from = audio_from
         self._keep_partial = keep_partial
         self._ticks = -1

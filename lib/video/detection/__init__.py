@@ -4,6 +4,7 @@ The detectors' packages are large; each is imported when its detector is opened.
 """
 
 from importlib import import_module
+from inspect import signature
 from typing import NamedTuple
 
 import numpy as np
@@ -60,10 +61,14 @@ def open_detector(name, **options):
         options: for its class.
 
     Raises:
-        UserError: there is no such detector, or one of its packages is missing; else as the class.
+        UserError: there is no such detector or option, or one of its packages is missing; else as the class.
     """
     if name not in DETECTORS:
         raise UserError(f"no detector {name!r}{nearest(name, DETECTORS)}; there are {', '.join(DETECTORS)}")
     module, kind, requirements = DETECTORS[name]
     with needing(f"the detector {name}", requirements):
-        return getattr(import_module(module), kind)(**options)
+        kind = getattr(import_module(module), kind)
+        for option in options:
+            if option not in (known := signature(kind).parameters):
+                raise UserError(f"the detector {name} has no option {option!r}; it has {', '.join(known)}")
+        return kind(**options)

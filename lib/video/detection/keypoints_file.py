@@ -12,8 +12,8 @@ What is read, and how its frames are numbered:
 - NumPy's .npz: keypoints (n, K, 3) x, y in px of the upright frame and confidence, frame (n,) from 0, layout: the name
   of the K joints' order in `joints.LAYOUTS`, and person (n,), optional: the same number for one person in all frames.
 
-Images cut from a video are often counted from 1: `first` says so. The people's numbers are used if no frame has one
-twice; AlphaPose writes 0 for all if it did not track. A detection's box is around the joints of confidence above 0, its
+Images cut from a video are often counted from 1: `first` says so. The people's numbers are used if all have one
+and no frame has one twice; AlphaPose writes 0 for all if it did not track. A detection's box is around the joints of confidence above 0, its
 score their mean confidence after the change to Human3.6M's joints; the formats' own differ in meaning.
 """
 
@@ -97,7 +97,7 @@ def read_keypoints(path, first=0):
             last = max(last or (number, entry.where), (number, entry.where), key=lambda pair: pair[0])
     if not people:
         raise UserError(f"{path}: holds no person")
-    if any(_twice([d.person for d in detections if d.person is not None]) for detections in people.values()):
+    if any(_twice(ids) or None in ids for ids in ([d.person for d in found] for found in people.values())):
         people = {number: [d._replace(person=None) for d in people[number]] for number in people}
     return KeypointsFile(people, last)
 

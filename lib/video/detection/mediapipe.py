@@ -71,10 +71,12 @@ class MediaPipe(Detector):
             return self._detect(frame, seconds, number)
 
     def _detect(self, frame, seconds, number):
+        first = self._stamp < 0
         self._stamp = max(self._stamp + 2, round(seconds * 1000))
-        kept = []
         for follower in self._followers:
             follower.follow(frame, seconds, self._stamp)
+        kept = []
+        for follower in sorted(self._followers, key=lambda follower: follower.seen < seconds):  # the lost ones last
             if any(follower.same(other.pose) for other in kept) or seconds - follower.seen > _PATIENCE:
                 self._free.append(follower.landmarker)
             else:
@@ -82,7 +84,7 @@ class MediaPipe(Detector):
         self._followers = kept
         lost = any(follower.seen < seconds for follower in kept)
         tiles = _tiles(frame)
-        if number == 0:
+        if first:
             chosen = tiles
         elif lost or number % _SEARCH_EVERY == 0:
             self._tile += 1
@@ -102,9 +104,8 @@ class MediaPipe(Detector):
         found = self._scout.detect(self._picture(frame, tile))
         for pose in _poses(found, tile):
             near = [follower for follower in self._followers if follower.same(pose)]
-            for follower in near:
-                if follower.seen < seconds:
-                    follower.found(pose, seconds)
+            if near and all(follower.seen < seconds for follower in near):
+                near[0].found(pose, seconds)
             if not near and len(self._followers) < self._people:
                 landmarker = self._free.pop() if self._free else self._open(self._vision.RunningMode.VIDEO, num_poses=1)
                 follower = _Follower(landmarker, self._picture)

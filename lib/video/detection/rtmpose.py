@@ -29,7 +29,7 @@ class RTMPose(Detector):
     """
 
     def __init__(self, det_model=None, pose_model=None, joints=26, mode="balanced", device="cpu"):
-        urls = LAYOUTS[joints][1].MODE[mode]
+        urls, device = LAYOUTS[joints][1].MODE[mode], device.split(":")[0]
         blank = np.zeros((64, 64, 3), np.uint8)
         with _trying(det_model, "person detector"):
             self.people = _load(rtmlib.YOLOX, det_model or urls["det"], urls["det_input_size"], device)
