@@ -8,6 +8,7 @@ in turn for people whom nobody follows.
 import math
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import cv2
@@ -60,9 +61,10 @@ class MediaPipe(Detector):
         self._people = people
         self._free, self._followers = [], []
         self._tile, self._stamp = 0, -2
+        self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "mediapipe")
         try:
             with _quiet():
-                self._scout = self._open(vision.RunningMode.IMAGE, num_poses=3)
+                self._scout = self._open(vision.RunningMode.IMAGE, num_poses=2)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{pose_model}: is not a pose landmarker of MediaPipe ({describe(error)})") from error
 
@@ -71,10 +73,13 @@ class MediaPipe(Detector):
             return self._detect(frame, seconds, number)
 
     def _detect(self, frame, seconds, number):
-        first = self._stamp < 0
+        """Follows and searches at the same time; MediaPipe lets other threads run."""
+        tiles = self._to_search(frame, number)
         self._stamp = max(self._stamp + 2, round(seconds * 1000))
-        for follower in self._followers:
-            follower.follow(frame, seconds, self._stamp)
+        searching = self._threads.submit(self._search, frame, tiles)
+        following = [self._threads.submit(f.follow, frame, seconds, self._stamp) for f in self._followers]
+        for task in following:
+            task.result()
         kept = []
         for follower in sorted(self._followers, key=lambda follower: follower.seen < seconds):  # the lost ones last
             if any(follower.same(other.pose) for other in kept) or seconds - follower.seen > _PATIENCE:
@@ -82,35 +87,39 @@ class MediaPipe(Detector):
             else:
                 kept.append(follower)
         self._followers = kept
-        lost = any(follower.seen < seconds for follower in kept)
-        tiles = _tiles(frame)
-        if first:
-            chosen = tiles
-        elif lost or number % _SEARCH_EVERY == 0:
-            self._tile += 1
-            chosen = [tiles[self._tile % len(tiles)]]
-        else:
-            chosen = []
-        for tile in chosen:
-            self._search(frame, tile, seconds)
+        for pose in searching.result():
+            self._meet(pose, seconds)
         return [follower.detection() for follower in self._followers if follower.seen == seconds]
 
     def close(self):
+        self._threads.shutdown()
         for landmarker in (self._scout, *self._free, *(follower.landmarker for follower in self._followers)):
             landmarker.close()
         self._free, self._followers = [], []
 
-    def _search(self, frame, tile, seconds):
-        found = self._scout.detect(self._picture(frame, tile))
-        for pose in _poses(found, tile):
-            near = [follower for follower in self._followers if follower.same(pose)]
-            if near and all(follower.seen < seconds for follower in near):
-                near[0].found(pose, seconds)
-            if not near and len(self._followers) < self._people:
-                landmarker = self._free.pop() if self._free else self._open(self._vision.RunningMode.VIDEO, num_poses=1)
-                follower = _Follower(landmarker, self._picture)
-                follower.found(pose, seconds)
-                self._followers.append(follower)
+    def _to_search(self, frame, number):
+        """All tiles of the first frame, then one in turn now and then, and always while someone is lost."""
+        tiles = _tiles(frame)
+        if self._stamp < 0:
+            return tiles
+        if number % _SEARCH_EVERY and not any(follower.lost for follower in self._followers):
+            return []
+        self._tile += 1
+        return [tiles[self._tile % len(tiles)]]
+
+    def _search(self, frame, tiles):
+        return [pose for tile in tiles for pose in _poses(self._scout.detect(self._picture(frame, tile)), tile)]
+
+    def _meet(self, pose, seconds):
+        """Someone was found: a person who was lost, one who is followed anyway, or a new one."""
+        near = [follower for follower in self._followers if follower.same(pose)]
+        if near and all(follower.seen < seconds for follower in near):
+            near[0].found(pose, seconds)
+        if not near and len(self._followers) < self._people:
+            landmarker = self._free.pop() if self._free else self._open(self._vision.RunningMode.VIDEO, num_poses=1)
+            follower = _Follower(landmarker, self._picture)
+            follower.found(pose, seconds)
+            self._followers.append(follower)
 
     def _open(self, mode, num_poses):
         options = self._vision.PoseLandmarkerOptions(running_mode=mode, num_poses=num_poses, **self._options)
@@ -147,13 +156,13 @@ class _Follower:
     def __init__(self, landmarker, picture):
         self.landmarker, self._picture = landmarker, picture
         self.pose = self.window = None
-        self.seen = -math.inf  # s
+        self.seen, self.lost = -math.inf, False  # s; whether the last frame did not show them
 
     def found(self, pose, seconds):
-        self.pose, self.seen = pose, seconds
+        self.pose, self.seen, self.lost = pose, seconds, False
 
     def follow(self, frame, seconds, stamp):
-        moved = self._aim()
+        moved, self.lost = self._aim(), True
         for again in range(1 + moved):  # the landmarker first looks where the person was in the window before
             result = self.landmarker.detect_for_video(self._picture(frame, self.window), stamp + again)
             for pose in _poses(result, self.window):
