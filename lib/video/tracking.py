@@ -20,6 +20,7 @@ SHORTEST = 0.25  # s: a shorter track is no person
 LINK = 5.0  # s: the longest absence that `link` bridges
 _LINK_SPEED = 1.0  # body sizes a second that an absent person may move, and half a size at once
 _LINK_RESIZE = 2.0
+_BOTH = 0.15  # s that both may be there: a person found twice, before the first is let go
 _OVERLAP = 0.1  # least intersection over union from frame to frame
 _TORSO = [1, 4, 11, 14]  # hips and shoulders
 _BINS = (12, 6)  # of hue and saturation
@@ -131,15 +132,15 @@ def link(tracks, shortest=SHORTEST):
 def _likeness(before, after):
     """How well track `after` goes on with `before`: 0 where it cannot, else up to 1."""
     gap = after.first - before.last
-    if not 0 < gap <= LINK:
+    if not -_BOTH <= gap <= LINK:
         return 0.0
     size = max(before.ends[2], after.begins[2])
     moved = np.linalg.norm(after.begins[:2] - before.ends[:2]) / size
     resized = size / max(1e-6, min(before.ends[2], after.begins[2]))
     colours = np.minimum(_share(before.colours), _share(after.colours)).sum()
-    if moved > 0.5 + _LINK_SPEED * gap or resized > _LINK_RESIZE:
+    if moved > 0.5 + _LINK_SPEED * max(gap, 0) or resized > _LINK_RESIZE:
         return 0.0
-    return float((1 + colours) / (2 + 2 * gap / LINK))
+    return float((1 + colours) / (2 + 2 * abs(gap) / LINK))
 
 
 def _share(histogram):

@@ -23,7 +23,7 @@ MODEL = PROJECT / "demo" / "pose_landmarker_full.task"
 
 _SEARCH_EVERY = 3  # frames, while nobody is lost
 _PATIENCE = 0.5  # s that a window is watched for a person who is lost
-_WINDOW = 2.0  # side of a window, in units of the person's longer side
+_WINDOW = 3.0  # side of a window, in units of the person's longer side
 _SMALLEST_WINDOW = 96  # px
 _OFF_CENTRE = 0.2  # of the window's side, before it is moved
 _RESIZE = 1.4
@@ -31,6 +31,7 @@ _JUMP = 0.6  # of the person's longer side in one frame: it is someone else
 _SAME_PERSON = 0.2  # mean distance of the middles of pairs of joints, in units of the longer side
 _BODY = [11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]  # MediaPipe's shoulders to ankles, left and right
 _LEAST_VISIBLE = 0.3  # mean visibility of the body
+_GREY = 114
 
 
 class MediaPipe(Detector):
@@ -76,7 +77,8 @@ class MediaPipe(Detector):
         """Follows and searches at the same time; MediaPipe lets other threads run."""
         tiles = self._to_search(frame, number)
         self._stamp = max(self._stamp + 2, round(seconds * 1000))
-        searching = self._threads.submit(self._search, frame, tiles)
+        known = [follower.box() for follower in self._followers if not follower.lost]
+        searching = self._threads.submit(self._search, frame, tiles, known)
         following = [self._threads.submit(f.follow, frame, seconds, self._stamp) for f in self._followers]
         for task in following:
             task.result()
@@ -107,7 +109,12 @@ class MediaPipe(Detector):
         self._tile += 1
         return [tiles[self._tile % len(tiles)]]
 
-    def _search(self, frame, tiles):
+    def _search(self, frame, tiles, known):
+        """Poses in some tiles; known: boxes (4,) of people who need not be found, and are painted over."""
+        if known and tiles:
+            frame = frame.copy()
+            for x0, y0, x1, y1 in np.clip(known, 0, None).astype(int):
+                frame[y0:y1, x0:x1] = _GREY
         return [pose for tile in tiles for pose in _poses(self._scout.detect(self._picture(frame, tile)), tile)]
 
     def _meet(self, pose, seconds):
@@ -176,11 +183,14 @@ class _Follower:
         distance = np.linalg.norm(middles[0] - middles[1], axis=-1).mean()
         return distance < _SAME_PERSON * max(_size(pose), _size(self.pose))
 
+    def box(self):
+        """x0, y0, x1, y1 px."""
+        return np.concatenate([self.pose[:, :2].min(0), self.pose[:, :2].max(0)])
+
     def detection(self):
-        low, high = self.pose[:, :2].min(0), self.pose[:, :2].max(0)
         return Detection(
             to_h36m(self.pose, "mediapipe33"),
-            np.concatenate([low, high]).astype(np.float32),
+            self.box().astype(np.float32),
             float(self.pose[_BODY, 2].mean()),
         )
 
@@ -190,9 +200,8 @@ class _Follower:
 
     def _aim(self):
         """Moves the window if the person has come near its border; whether it did."""
-        low, high = self.pose[:, :2].min(0), self.pose[:, :2].max(0)
         side = max(_SMALLEST_WINDOW, _WINDOW * _size(self.pose))
-        centre = (low + high) / 2
+        centre = self.box().reshape(2, 2).mean(0)
         if self.window is not None:
             old_centre, old_side = self._aimed_at
             near = np.abs(centre - old_centre).max() < _OFF_CENTRE * old_side
