@@ -5,6 +5,11 @@ import numpy as np
 BLOCK = 4096  # frames at a time
 
 
+def blocks(segment):
+    """A slice as slices of at most `BLOCK`."""
+    return [slice(a, min(a + BLOCK, segment.stop)) for a in range(segment.start, segment.stop, BLOCK)]
+
+
 def bridge(frames, times, longest):
     """Frames to have when gaps of up to `longest` s are bridged.
 

@@ -17,7 +17,7 @@ from lib.video.camera import FOCAL, World, roots, steady
 from lib.video.detection import open_detector
 from lib.video.detection.keypoints_file import read_keypoints
 from lib.video.detections import Detections
-from lib.video.gaps import BLOCK, bridge, fill
+from lib.video.gaps import blocks, bridge, fill
 from lib.video.lifting import Lifter
 from lib.video.poses import Person, Poses
 from lib.video.smoothing import check_cutoff, smooth
@@ -184,14 +184,14 @@ def _lift(found, source, folder, lifter, focal, options, progress):
     for person, chosen in progress(people.items(), "lifting", total=len(people), unit="person"):
         lifted.append(_lift_person(person, rows, chosen, times, source, folder, lifter, focal, fps, options))
         for segment in lifted[-1].segments():
-            for block in _blocks(segment):
+            for block in blocks(segment):
                 world.add(lifted[-1].camera[block])
     for person in lifted:
-        for block in _blocks(slice(0, len(person.frames))):
+        for block in blocks(slice(0, len(person.frames))):
             world.stand(person.id, person.camera[block])
     rotation, shift = world.rotation(), world.shift()
     for person in lifted:
-        for block in _blocks(slice(0, len(person.frames))):
+        for block in blocks(slice(0, len(person.frames))):
             person.world[block] = person.camera[block] @ rotation.T + shift
     return Poses(source.name, times, source.width, source.height, focal, rotation, shift, lifted)
 
@@ -210,11 +210,11 @@ def _lift_person(number, rows, chosen, times, source, folder, lifter, focal, fps
         lifter.lift(keypoints[segment], camera[segment], *size, fps)
         if options.smooth:
             smooth(camera[segment], options.smooth, fps)
-        places = [roots(camera[block], keypoints[block], *size) for block in _blocks(segment)]
+        places = [roots(camera[block], keypoints[block], *size) for block in blocks(segment)]
         place = steady(np.concatenate(places), fps)
         if options.smooth:
             smooth(place[:, None], options.smooth, fps)
-        for block in _blocks(segment):
+        for block in blocks(segment):
             camera[block] += place[block.start - segment.start : block.stop - segment.start, None]
     return person
 
@@ -266,10 +266,6 @@ def _device(options):
 
 def _silent(items, doing, **looks):
     return items
-
-
-def _blocks(segment):
-    return [slice(a, min(a + BLOCK, segment.stop)) for a in range(segment.start, segment.stop, BLOCK)]
 
 
 def _in_memory(person):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.data.skeleton import LIMBS
-from lib.video.gaps import BLOCK
+from lib.video.gaps import blocks
 
 
 class Quality(NamedTuple):
@@ -20,8 +20,8 @@ def quality(person, fps):
     parents, children = map(list, zip(*LIMBS))
     count, total, squares, accelerations, of = 0, 0.0, 0.0, 0.0, 0
     for segment in person.segments():
-        for start in range(segment.start, segment.stop, BLOCK):
-            block = np.asarray(person.camera[start : min(start + BLOCK, segment.stop)], np.float64)
+        for rows in blocks(segment):
+            block = np.asarray(person.camera[rows], np.float64)
             lengths = np.linalg.norm(block[:, children] - block[:, parents], axis=-1)
             count, total, squares = count + len(block), total + lengths.sum(0), squares + (lengths**2).sum(0)
             if len(block) > 2:

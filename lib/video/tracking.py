@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import supervision
 from scipy.optimize import linear_sum_assignment
-from supervision import box_iou_batch
+from supervision import Detections, box_iou_batch
 from trackers import OCSORTTracker
 
 LOST = 1.0  # s that OC-SORT waits for a person
@@ -35,7 +34,6 @@ class Track:
     begins: np.ndarray  # (3,): x and y of the box's middle and its longer side, at first sight
     ends: np.ndarray  # the same at last sight
     colours: np.ndarray  # histogram, summed over frames
-    frames: int = 0
 
 
 class Tracker:
@@ -93,7 +91,7 @@ class Tracker:
     def _sorted(self, detections):
         boxes = np.array([detection.box for detection in detections], np.float32).reshape(-1, 4)
         found = self._sort.update(
-            supervision.Detections(
+            Detections(
                 xyxy=boxes,
                 confidence=np.ones(len(boxes), np.float32),
                 class_id=np.zeros(len(boxes), int),
@@ -110,16 +108,15 @@ class Tracker:
         place = np.array([(x0 + x1) / 2, (y0 + y1) / 2, max(x1 - x0, y1 - y0)])
         track = self.tracks.setdefault(number, Track(seconds, seconds, place, place, np.zeros(_BINS)))
         track.last, track.ends = seconds, place
-        track.frames += 1
         track.colours += _colours(frame, detection.keypoints)
 
 
-def link(tracks, shortest=SHORTEST):
-    """{track number: person from 1}, people in order of appearance; tracks shorter than `shortest` s are left out.
+def link(tracks):
+    """{track number: person from 1}, people in order of appearance; tracks shorter than `SHORTEST` are left out.
 
     A track goes on with at most one later one; pairs are chosen so that their likeness is greatest in all.
     """
-    kept = [number for number, track in tracks.items() if track.last - track.first >= shortest]
+    kept = [number for number, track in tracks.items() if track.last - track.first >= SHORTEST]
     kept.sort(key=lambda number: tracks[number].first)
     likeness = np.array([[_likeness(tracks[a], tracks[b]) for b in kept] for a in kept]).reshape(len(kept), len(kept))
     after = {kept[b]: kept[a] for a, b in zip(*linear_sum_assignment(likeness, maximize=True)) if likeness[a, b] > 0}
