@@ -89,7 +89,7 @@ def open_page(browser, tmp_path):
 
 def settle(page):
     """Waits until the camera stands still."""
-    page.wait_for_function("() => !drawing && !film.seeking")
+    page.wait_for_function("() => !drawing && settled()")
 
 
 def pixels(page, canvas="view"):
@@ -158,15 +158,17 @@ def test_playing_shows_the_frame_of_the_video(open_page, told):
 
 def test_playback_ends_at_the_last_frame_and_starts_over(open_page):
     page = open_page(make_poses(), SAMPLE)
-    page.keyboard.press("End")
-    page.keyboard.press("ArrowLeft")
-    page.keyboard.press("ArrowLeft")
-    assert frame(page) == 227
-    page.keyboard.press("Space")
-    page.wait_for_function("!playing")
-    assert frame(page) == 229
-    page.keyboard.press("Space")
-    page.wait_for_function("playing && frame > 0 && frame < 100")
+    for _ in range(4):  # keys come while the video is still on its way to where the ones before sent it
+        page.keyboard.press("End")
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowLeft")
+        assert frame(page) == 227
+        page.keyboard.press("Space")
+        page.wait_for_function("!playing")
+        assert frame(page) == 229
+        page.keyboard.press("Space")
+        page.wait_for_function("playing && frame > 0 && frame < 100")
+        page.keyboard.press("Space")
 
 
 @pytest.mark.parametrize("preview", [SAMPLE, None], ids=["video", "no video"])

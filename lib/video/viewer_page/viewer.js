@@ -407,9 +407,10 @@ let video = null; // the film once there is one; it is the clock, else the page'
 let frame = 0;
 let playing = false;
 let clock = 0; // s of the video, while playing
-let seekLater = false;
+let target = null; // s, where the film goes once the seek under way has ended
 let following; // the pending call of followVideo
 const speed = () => Number(byId("speed").value);
+const settled = () => target === null && !film.seeking; // else its events and pictures are of where it was
 const frameAt = (seconds) => clamp(lastNotAbove(times, seconds + 0.25 / header.fps), 0, lastFrame);
 
 function startVideo() {
@@ -417,11 +418,13 @@ function startVideo() {
   if (!pieces.length && !header.preview) return;
   video = film;
   film.addEventListener("ended", () => {
-    if (playing) showFrame(lastFrame);
+    if (!playing || !settled()) return;
+    showFrame(lastFrame);
     setPlaying(false);
   });
   film.addEventListener("seeked", () => {
-    if (seekLater) seekVideo();
+    if (target !== null) goToTarget();
+    else if (playing) playVideo();
   });
   film.addEventListener("error", () => {
     video = null; // not playable here: the page goes on without it
@@ -433,8 +436,23 @@ function startVideo() {
 
 // Moves the video to the current frame, a little after its start so that rounding does not show the one before.
 function seekVideo() {
-  seekLater = film.seeking;
-  if (!seekLater) film.currentTime = times[frame] + 0.25 / header.fps;
+  target = times[frame] + 0.25 / header.fps;
+  if (!film.seeking) goToTarget();
+}
+
+function goToTarget() {
+  film.currentTime = target;
+  target = null;
+}
+
+function playVideo() {
+  film.playbackRate = speed();
+  film.play().catch(() => {
+    if (settled() && film.paused) setPlaying(false); // not playable; else a pause that is over interrupted it
+  });
+  if (!film.requestVideoFrameCallback) return;
+  film.cancelVideoFrameCallback(following);
+  following = film.requestVideoFrameCallback(followVideo);
 }
 
 function showFrame(number) {
@@ -467,24 +485,19 @@ function togglePlay() {
   if (frame === lastFrame) seek(0);
   clock = times[frame];
   setPlaying(true);
-  if (!video) return;
-  video.playbackRate = speed();
-  video.play().catch(() => setPlaying(false)); // interrupted by a pause, or not playable
-  if (!video.requestVideoFrameCallback) return;
-  video.cancelVideoFrameCallback(following);
-  following = video.requestVideoFrameCallback(followVideo);
+  if (video && settled()) playVideo(); // else when its seek has ended
 }
 
 // Called by the browser with the time of the picture that it has just shown.
 function followVideo(_, shown) {
   if (!playing || !video) return;
-  if (!video.seeking) showFrame(frameAt(shown.mediaTime));
+  if (settled()) showFrame(frameAt(shown.mediaTime));
   following = video.requestVideoFrameCallback(followVideo);
 }
 
 // One step of playback for browsers that do not say which picture they show, or without a video.
 function advance(seconds) {
-  if (video && video.requestVideoFrameCallback) return;
+  if (video && (video.requestVideoFrameCallback || !settled())) return;
   clock = video ? video.currentTime : clock + seconds * speed();
   const number = frameAt(clock);
   if (number !== frame) showFrame(number);
