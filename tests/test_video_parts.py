@@ -80,6 +80,16 @@ def test_someone_behind_a_tree_comes_back_as_the_same_person():
     assert people == {1}
 
 
+def test_who_comes_up_from_behind_a_wall_is_the_one_who_went_there():
+    """Only a third of them is seen at first."""
+    tracker, gone = Tracker(FPS, {}), range(60, 110)
+    for number in set(range(170)) - set(gone):
+        hidden = 10 - number + gone.stop if gone.stop <= number < gone.stop + 10 else 0  # tenths
+        found = person(100 + number, 150 + 3 * hidden, 100 - 7 * hidden)
+        tracker.update([found], WHITE, number / FPS)
+    assert len(tracker.tracks) == 2 and set(link(tracker.tracks).values()) == {1}
+
+
 def test_someone_else_far_away_is_another_person():
     x = np.concatenate([np.full(40, 60.0), np.full(20, np.nan), np.full(40, 600.0)])
     who = follow(x[:, None])

@@ -1,7 +1,7 @@
 """Measures the way from a video to its results: the whole command, its stages, and its memory in a long video.
 
 python tools/bench_video.py                     # the shipped video
-python tools/bench_video.py --minutes 30        # and its memory in that video, repeated for half an hour
+python tools/bench_video.py --minutes 30        # memory in that video, repeated for half an hour
 """
 
 import argparse
@@ -24,6 +24,7 @@ from lib.cli import Parser, progress_bar, run
 from lib.files import PROJECT
 from lib.memory import reuse_freed_memory
 from lib.video.detection import open_detector
+from lib.video.detection.mediapipe import MODEL, quiet
 from lib.video.pipeline import Options, detect, lift
 from lib.video.render import Renderer
 from lib.video.source import VideoSource
@@ -49,6 +50,22 @@ def detecting(frames):
         for number, seconds, frame in frames:
             detector.detect(frame, seconds, number)
         return time.perf_counter() - start
+
+
+def mediapipe_alone(frames):
+    """MediaPipe's own landmarker, asked for two people in whole frames: seconds, and how many it finds."""
+    from mediapipe import Image, ImageFormat
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    options = vision.PoseLandmarkerOptions(
+        base_options=BaseOptions(model_asset_path=str(MODEL)), running_mode=vision.RunningMode.VIDEO, num_poses=2
+    )
+    with quiet(), vision.PoseLandmarker.create_from_options(options) as landmarker:
+        start, found = time.perf_counter(), 0
+        for _, seconds, frame in frames:
+            image = Image(image_format=ImageFormat.SRGB, data=frame)
+            found += len(landmarker.detect_for_video(image, round(seconds * 1000)).pose_landmarks)
+        return time.perf_counter() - start, found
 
 
 def lifting(source, folder):
@@ -84,6 +101,7 @@ def stages(folder):
     poses = lift(source, folder / "lifted", Options())
     calls = {
         "detection": lambda: detecting(frames),
+        "mediapipe_alone": lambda: mediapipe_alone(frames)[0],
         "lifting": lambda: lifting(source, folder / "lifted"),
         "rendering": lambda: drawing(frames, poses),
         "rendering_and_encoding": lambda: encoding(frames, poses, folder),
@@ -96,6 +114,7 @@ def stages(folder):
     return {
         "frames": len(frames),
         "person_frames": person_frames,
+        "mediapipe_alone_person_frames": mediapipe_alone(frames)[1],
         "seconds": seconds,
         "frames_per_second": {name: len(frames) / median(values) for name, values in seconds.items()},
     }
@@ -138,30 +157,39 @@ def memory(folder, minutes):
     }
 
 
+def measure_speed(folder):
+    """A table of the command and its stages, and the values in it."""
+    found = {"whole_seconds": whole(folder), **stages(folder)}
+    people = f"{found['person_frames']} of a person (MediaPipe alone: {found['mediapipe_alone_person_frames']})"
+    lines = [f"{SAMPLE.name}: {found['frames']} frames, {people}"]
+    lines.append(f"{'vis.py, start to end':<28}{found['whole_seconds']:>10.1f} s")
+    for name, rate in found["frames_per_second"].items():
+        lines.append(f"{name.replace('_', ' '):<28}{rate:>10.0f} frames/s")
+    return lines, found
+
+
+def measure_memory(folder, minutes):
+    """The same of its memory in a video of so many minutes."""
+    found = memory(folder, minutes)
+    lines = [f"{found['minutes']:.1f} minutes of video in {found['run_seconds'] / 60:.1f} minutes; peaks by tenths, MB"]
+    for stage, peaks in found["peak_mb_by_tenths"].items():
+        lines.append(f"{stage:<10}{''.join(f'{peak:>6.0f}' for peak in peaks)}")
+    return lines, found
+
+
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, help="length of the video that memory is measured in (default: none)")
+    parser.add_argument("--minutes", type=float, help="measure memory instead, in a video of this length")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/cpu"), help="default: %(default)s")
     options = parser.parse()
     reuse_freed_memory()
     machine = benchmark.machine(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        found = {"machine": machine, "whole_seconds": whole(folder), **stages(folder)}
-        if options.minutes:
-            found["long"] = memory(folder, options.minutes)
-    benchmark.write_json(options.out / "video.json", found)
-    print(
-        f"{SAMPLE.name}: {found['frames']} frames, {found['person_frames']} of a person; {machine['cpu']}, {machine['cores']} cores"
-    )
-    print(f"{'vis.py, start to end':<28}{found['whole_seconds']:>10.1f} s")
-    for name, rate in found["frames_per_second"].items():
-        print(f"{name.replace('_', ' '):<28}{rate:>10.0f} frames/s")
-    for stage, peaks in found.get("long", {}).get("peak_mb_by_tenths", {}).items():
-        print(
-            f"memory, {stage:<20}{' '.join(f'{peak:.0f}' for peak in peaks)} MB, by tenths of {options.minutes:g} minutes"
-        )
-    print(f"written: {options.out / 'video.json'}")
+        lines, found = measure_memory(folder, options.minutes) if options.minutes else measure_speed(folder)
+    path = options.out / ("video_memory.json" if options.minutes else "video.json")
+    benchmark.write_json(path, {"machine": machine, **found})
+    print(f"{machine['cpu']}, {machine['cores']} cores", *lines, f"written: {path}", sep="\n")
 
 
 if __name__ == "__main__":

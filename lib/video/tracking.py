@@ -19,6 +19,7 @@ SHORTEST = 0.25  # s: a shorter track is no person
 LINK = 5.0  # s: the longest absence that `link` bridges
 _LINK_SPEED = 1.0  # body sizes a second that an absent person may move, and half a size at once
 _LINK_RESIZE = 2.0
+_WHOLE = 0.5  # s in which who comes from behind something, or goes there, is seen as large as they are
 _BOTH = 0.15  # s that both may be there: a person found twice, before the first is let go
 _OVERLAP = 0.1  # least intersection over union from frame to frame
 _TORSO = [1, 4, 11, 14]  # hips and shoulders
@@ -31,8 +32,8 @@ class Track:
 
     first: float
     last: float
-    begins: np.ndarray  # (3,): x and y of the box's middle and its longer side, at first sight
-    ends: np.ndarray  # the same at last sight
+    begins: np.ndarray  # (3,): x and y of the box's middle at first sight; its longer side, the largest in `_WHOLE`
+    ends: np.ndarray  # the same at last sight; a longer side of `_WHOLE` ago counts half
     colours: np.ndarray  # histogram, summed over frames
 
 
@@ -106,7 +107,10 @@ class Tracker:
     def _remember(self, number, detection, frame, seconds):
         x0, y0, x1, y1 = detection.box
         place = np.array([(x0 + x1) / 2, (y0 + y1) / 2, max(x1 - x0, y1 - y0)])
-        track = self.tracks.setdefault(number, Track(seconds, seconds, place, place, np.zeros(_BINS)))
+        track = self.tracks.setdefault(number, Track(seconds, seconds, place.copy(), place, np.zeros(_BINS)))
+        if seconds - track.first <= _WHOLE:
+            track.begins[2] = max(track.begins[2], place[2])
+        place[2] = max(place[2], track.ends[2] * 0.5 ** ((seconds - track.last) / _WHOLE))
         track.last, track.ends = seconds, place
         track.colours += _colours(frame, detection.keypoints)
 

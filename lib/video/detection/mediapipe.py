@@ -21,8 +21,9 @@ from lib.video.detection.joints import to_h36m
 
 MODEL = PROJECT / "demo" / "pose_landmarker_full.task"
 
-_SEARCH_EVERY = 3  # frames, while nobody is lost
-_PATIENCE = 0.5  # s that a window is watched for a person who is lost
+_SEARCH_EVERY = 4  # frames, while nobody is lost
+_SEARCH_TAKES = 2  # frames, in which people are followed meanwhile
+_PATIENCE = 0.5  # s that a window is watched for a person who is lost, if they were followed for as long before
 _WINDOW = 3.0  # side of a window, in units of the person's longer side
 _SMALLEST_WINDOW = 96  # px
 _OFF_CENTRE = 0.2  # of the window's side, before it is moved
@@ -47,7 +48,7 @@ class MediaPipe(Detector):
     """
 
     def __init__(self, pose_model=MODEL, people=6, confidence=0.5):
-        with _quiet():
+        with quiet():
             import mediapipe
             from mediapipe.tasks.python import BaseOptions, vision
 
@@ -62,71 +63,78 @@ class MediaPipe(Detector):
         self._people = people
         self._free, self._followers = [], []
         self._tile, self._stamp = 0, -2
-        self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "mediapipe")
+        self._search = None  # under way: number and time of its frame, its task
+        self._threads = ThreadPoolExecutor(os.cpu_count(), "follow")
+        self._searcher = ThreadPoolExecutor(1, "search")
         try:
-            with _quiet():
+            with quiet():
                 self._scout = self._open(vision.RunningMode.IMAGE, num_poses=2)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{pose_model}: is not a pose landmarker of MediaPipe ({describe(error)})") from error
 
     def detect(self, frame, seconds, number):
-        with _quiet():
+        with quiet():
             return self._detect(frame, seconds, number)
 
     def _detect(self, frame, seconds, number):
-        """Follows and searches at the same time; MediaPipe lets other threads run."""
-        tiles = self._to_search(frame, number)
+        """Follows people; MediaPipe lets other threads run, so that the frames before are searched meanwhile."""
         self._stamp = max(self._stamp + 2, round(seconds * 1000))
-        known = [follower.box() for follower in self._followers if not follower.lost]
-        searching = self._threads.submit(self._search, frame, tiles, known)
-        following = [self._threads.submit(f.follow, frame, seconds, self._stamp) for f in self._followers]
-        for task in following:
+        for task in [self._threads.submit(f.follow, frame, seconds, self._stamp) for f in self._followers]:
             task.result()
         kept = []
-        for follower in sorted(self._followers, key=lambda follower: follower.seen < seconds):  # the lost ones last
-            if any(follower.same(other.pose) for other in kept) or seconds - follower.seen > _PATIENCE:
+        for follower in sorted(self._followers, key=lambda follower: follower.lost):  # the lost ones last
+            if any(follower.same(other.pose) for other in kept) or follower.given_up(seconds):
                 self._free.append(follower.landmarker)
             else:
                 kept.append(follower)
         self._followers = kept
-        for pose in searching.result():
-            self._meet(pose, seconds)
+        if self._search and (not kept or number - self._search[0] >= _SEARCH_TAKES):
+            self._meet_found()
+        if not self._search:
+            self._start_search(frame, seconds, number)
+        if self._search and not self._followers:
+            self._meet_found()
         return [follower.detection() for follower in self._followers if follower.seen == seconds]
 
     def close(self):
         self._threads.shutdown()
+        self._searcher.shutdown()
         for landmarker in (self._scout, *self._free, *(follower.landmarker for follower in self._followers)):
             landmarker.close()
         self._free, self._followers = [], []
 
-    def _to_search(self, frame, number):
-        """All tiles of the first frame, then one in turn now and then, and always while someone is lost."""
+    def _start_search(self, frame, seconds, number):
+        """In all tiles of the first frame, then in one in turn now and then, and at once while someone is lost."""
         tiles = _tiles(frame)
-        if self._stamp < 0:
-            return tiles
-        if number % _SEARCH_EVERY and not any(follower.lost for follower in self._followers):
-            return []
+        if self._tile:
+            if number % _SEARCH_EVERY and not any(follower.lost for follower in self._followers):
+                return
+            tiles = [tiles[self._tile % len(tiles)]]
         self._tile += 1
-        return [tiles[self._tile % len(tiles)]]
+        known = [follower.box() for follower in self._followers if not follower.lost]
+        self._search = number, seconds, self._searcher.submit(self._find, frame, tiles, known)
 
-    def _search(self, frame, tiles, known):
+    def _find(self, frame, tiles, known):
         """Poses in some tiles; known: boxes (4,) of people who need not be found, and are painted over."""
-        if known and tiles:
+        if known:
             frame = frame.copy()
             for x0, y0, x1, y1 in np.clip(known, 0, None).astype(int):
                 frame[y0:y1, x0:x1] = _GREY
         return [pose for tile in tiles for pose in _poses(self._scout.detect(self._picture(frame, tile)), tile)]
 
-    def _meet(self, pose, seconds):
-        """Someone was found: a person who was lost, one who is followed anyway, or a new one."""
-        near = [follower for follower in self._followers if follower.same(pose)]
-        if near and all(follower.seen < seconds for follower in near):
-            near[0].found(pose, seconds)
-        if not near and len(self._followers) < self._people:
-            landmarker = self._free.pop() if self._free else self._open(self._vision.RunningMode.VIDEO, num_poses=1)
-            follower = _Follower(landmarker, self._picture)
-            follower.found(pose, seconds)
-            self._followers.append(follower)
+    def _meet_found(self):
+        """Whom the search found: people who were lost, people who are followed anyway, or new ones."""
+        _, seconds, task = self._search
+        self._search = None
+        for pose in task.result():
+            near = [follower for follower in self._followers if follower.same(pose)]
+            if near and all(follower.lost for follower in near):
+                near[0].found(pose, seconds)
+            if not near and len(self._followers) < self._people:
+                landmarker = self._free.pop() if self._free else self._open(self._vision.RunningMode.VIDEO, num_poses=1)
+                follower = _Follower(landmarker, self._picture)
+                follower.found(pose, seconds)
+                self._followers.append(follower)
 
     def _open(self, mode, num_poses):
         options = self._vision.PoseLandmarkerOptions(running_mode=mode, num_poses=num_poses, **self._options)
@@ -144,7 +152,7 @@ class MediaPipe(Detector):
 
 
 @contextmanager
-def _quiet():
+def quiet():
     """Sends what native code writes to the terminal nowhere: MediaPipe tells a dozen things that mean nothing."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -163,10 +171,15 @@ class _Follower:
     def __init__(self, landmarker, picture):
         self.landmarker, self._picture = landmarker, picture
         self.pose = self.window = None
+        self.first = None  # s, when they were met
         self.seen, self.lost = -math.inf, False  # s; whether the last frame did not show them
 
     def found(self, pose, seconds):
+        self.first = seconds if self.first is None else self.first
         self.pose, self.seen, self.lost = pose, seconds, False
+
+    def given_up(self, seconds):
+        return seconds - self.seen > min(_PATIENCE, self.seen - self.first)
 
     def follow(self, frame, seconds, stamp):
         moved, self.lost = self._aim(), True
