@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -154,6 +155,20 @@ def test_in_python():
     (man, *_) = poses.people
     assert man.world.shape == (len(man.frames), 17, 3) and not isinstance(man.world, np.memmap)
     assert poses.fps == pytest.approx(30, 1e-3)
+
+
+def test_hundreds_of_people_do_not_need_hundreds_of_open_files(tmp_path):
+    people, frames = 40, 9
+    keypoints = np.random.default_rng(0).uniform(50, 250, (people * frames, 17, 3)).astype(np.float32)
+    who = {"frame": np.tile(np.arange(frames), people), "person": np.repeat(np.arange(people), frames)}
+    np.savez(tmp_path / "crowd.npz", keypoints=keypoints, layout="h36m17", **who)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + people, hard))
+    try:
+        poses = lift_video(SAMPLE, keypoints=tmp_path / "crowd.npz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(poses.people) == people and all(np.isfinite(person.world).all() for person in poses.people)
 
 
 def test_a_clip_shorter_than_a_window(tmp_path):

@@ -180,43 +180,54 @@ def _lift(found, source, folder, lifter, focal, options, progress):
         if options.focus not in people:
             raise UserError(f"focus: there is no person {options.focus}; there are {', '.join(map(str, people))}")
         people = {options.focus: people[options.focus]}
-    world, lifted = World(), []
-    for person, chosen in progress(people.items(), "lifting", total=len(people), unit="person"):
-        lifted.append(_lift_person(person, rows, chosen, times, source, folder, lifter, focal, fps, options))
-        for segment in lifted[-1].segments():
+    people, world = _people(people, rows, times, folder, options.max_gap), World()
+    for person in progress(people, "lifting", total=len(people), unit="person"):
+        _lift_person(person, lifter, (source.width, source.height, focal), fps, options.smooth)
+        for segment in person.segments():
             for block in blocks(segment):
-                world.add(lifted[-1].camera[block])
-    for person in lifted:
+                world.add(person.camera[block])
+    for person in people:
         for block in blocks(slice(0, len(person.frames))):
             world.stand(person.id, person.camera[block])
     rotation, shift = world.rotation(), world.shift()
-    for person in lifted:
+    for person in people:
         for block in blocks(slice(0, len(person.frames))):
             person.world[block] = person.camera[block] @ rotation.T + shift
-    return Poses(source.name, times, source.width, source.height, focal, rotation, shift, lifted)
+    return Poses(source.name, times, source.width, source.height, focal, rotation, shift, people)
 
 
-def _lift_person(number, rows, chosen, times, source, folder, lifter, focal, fps, options):
-    """The `Person` but for `world`, which is made and empty."""
-    found = rows["frame"][chosen].astype(np.int64)
-    frames = bridge(found, times, options.max_gap)
-    keypoints, camera, world = (
-        _mapped(folder / f"{number}_{name}.npy", (len(frames), 17, 3)) for name in ("keypoints", "camera", "world")
-    )
-    fill(frames, found, _Indexed(rows["keypoints"], chosen), keypoints)
-    person = Person(number, frames, keypoints, ~np.isin(frames, found), camera, world)
-    size = source.width, source.height, focal
+def _people(people, rows, times, folder, max_gap):
+    """`Person`s with their keypoints, and room for the rest: in one file of each kind for all, who may be hundreds.
+
+    Args:
+        people: {person: numbers of their `rows`}.
+    """
+    found = {person: rows["frame"][chosen].astype(np.int64) for person, chosen in people.items()}
+    frames = {person: bridge(seen, times, max_gap) for person, seen in found.items()}
+    edges = np.cumsum([0, *map(len, frames.values())]).tolist()
+    arrays = [_mapped(folder / f"{name}.npy", (edges[-1], 17, 3)) for name in ("keypoints", "camera", "world")]
+    made = []
+    for person, start, stop in zip(people, edges, edges[1:]):
+        keypoints, camera, world = (array[start:stop] for array in arrays)
+        fill(frames[person], found[person], _Indexed(rows["keypoints"], people[person]), keypoints)
+        bridged = ~np.isin(frames[person], found[person])
+        made.append(Person(person, frames[person], keypoints, bridged, camera, world))
+    return made
+
+
+def _lift_person(person, lifter, size, fps, cutoff):
+    """Writes `person.camera`; size: width, height and focal length, px; cutoff: Hz of a low-pass filter, or None."""
+    keypoints, camera = person.keypoints, person.camera
     for segment in person.segments():
         lifter.lift(keypoints[segment], camera[segment], *size, fps)
-        if options.smooth:
-            smooth(camera[segment], options.smooth, fps)
+        if cutoff:
+            smooth(camera[segment], cutoff, fps)
         places = [roots(camera[block], keypoints[block], *size) for block in blocks(segment)]
         place = steady(np.concatenate(places), fps)
-        if options.smooth:
-            smooth(place[:, None], options.smooth, fps)
+        if cutoff:
+            smooth(place[:, None], cutoff, fps)
         for block in blocks(segment):
             camera[block] += place[block.start - segment.start : block.stop - segment.start, None]
-    return person
 
 
 def _mapped(path, shape):
