@@ -37,6 +37,12 @@ def baselines(reader):
 
 
 @torch.no_grad()
+def infer(model, x, config):
+    """What the network makes of x (B, F, J, C); averaged with what it makes of the mirrored x, if `flip`."""
+    y = model(x)
+    return (y + flip(model(flip(x)))) / 2 if config.flip else y
+
+
 def predict(model, reader, config, device):
     """Normalised poses of the reader's test clips: (clips, F, 17, 3) NumPy, mirrored and averaged if `flip`."""
     model.eval()
@@ -48,9 +54,7 @@ def predict(model, reader, config, device):
         inputs, targets = (torch.from_numpy(read("test", rows)) for read in (reader.read_2d, reader.read_3d))
         x = network_input(inputs, targets, config)
         x = x.to(device)
-        y = model(x)
-        if config.flip:
-            y = (y + flip(model(flip(x)))) / 2
+        y = infer(model, x, config)
         if config.rootrel:
             y[:, :, ROOT] = 0
         if config.gt_2d:

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from lib.data.crop import crop, towards
-from lib.data.skeleton import LIMBS, ROOT, flip
+from lib.data.skeleton import LIMBS, ROOT
 from lib.data.views import STANDARD_SIZE
+from lib.evaluation import infer
 from lib.video.gaps import BLOCK
 
 _BATCH = 16  # windows at a time
@@ -87,9 +88,7 @@ class Lifter:
 
     def _predict(self, inputs):
         x = (inputs[..., :2] if self.config.no_conf else inputs).to(self.device)
-        y = self.model(x)
-        if self.config.flip:
-            y = (y + flip(self.model(flip(x)))) / 2
+        y = infer(self.model, x, self.config)
         return (y - y[:, :, ROOT, None]).float().cpu()
 
 
