@@ -19,7 +19,7 @@ from lib.video.detection.keypoints_file import read_keypoints
 from lib.video.detections import Detections
 from lib.video.gaps import blocks, bridge, fill
 from lib.video.lifting import Lifter
-from lib.video.poses import Person, Poses
+from lib.video.poses import Person, Poses, mean_rate
 from lib.video.smoothing import check_cutoff, smooth
 from lib.video.source import VideoSource
 from lib.video.tracking import SHORTEST, Tracker
@@ -172,7 +172,7 @@ def _identity(path):
 
 def _lift(found, source, folder, lifter, focal, options, progress):
     times, (people, rows) = found.times(), found.people()
-    fps = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else source.fps
+    fps = mean_rate(times, source.fps)
     if not people:
         shutil.rmtree(folder)
         raise UserError(f"{source.name}: nobody is seen for {SHORTEST} s in any of its {len(times)} frames")

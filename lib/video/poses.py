@@ -46,4 +46,9 @@ class Poses:
     @property
     def fps(self):
         """Frames per second: the mean rate."""
-        return (len(self.times) - 1) / float(self.times[-1] - self.times[0]) if len(self.times) > 1 else 25.0
+        return mean_rate(self.times)
+
+
+def mean_rate(times, of_one=25.0):
+    """Frames per second of times (F,) in s; of_one: what a single frame is said to have."""
+    return (len(times) - 1) / float(times[-1] - times[0]) if len(times) > 1 else of_one
