@@ -1,5 +1,6 @@
 """What `vis.py` does: from its options to a folder of results."""
 
+import glob
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -95,7 +96,7 @@ def _find(name):
     if name and not path.exists() and path.parent == Path() and VIDEOS.is_dir():
         if (VIDEOS / name).is_file():
             return VIDEOS / name
-        known = [video.name for folder in (Path(), VIDEOS) for video in folder.iterdir()]
+        known = [file.name for folder in (Path(), VIDEOS) for file in folder.glob(f"*{glob.escape(path.suffix)}")]
         raise UserError(f"{name}: no such file, here or in {VIDEOS}{nearest(name, known)}")
     return require_file(path)
 
