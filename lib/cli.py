@@ -48,7 +48,7 @@ def number_within(text, fits, expected):
 
 def progress_bar(items, doing, **looks):
     """`items`, which show a bar on a terminal while they are gone through; `looks` are tqdm's arguments."""
-    return tqdm(items, desc=doing, disable=None, **looks)
+    return tqdm(items, desc=doing, disable=True if sys.stderr is None else None, **looks)
 
 
 def run(main):

@@ -133,21 +133,62 @@ def test_one_person_smoothed_from_the_same_detections(sample, tmp_path):
 
 
 def test_an_interrupted_detection_goes_on(tmp_path):
-    film = part(tmp_path / "film.mp4", 0, 110)
+    film = part(tmp_path / "film.mp4", 0, 90)
     process = subprocess.Popen(command("--video", film, "-o", "out"), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    rows = tmp_path / "out" / ".working" / "detections" / "rows.bin"
+    rows = tmp_path / "out" / ".posemamba" / "detections" / "rows.bin"
     deadline = time.monotonic() + 120
     while not (rows.is_file() and rows.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on" in printed
-    done = json.loads((tmp_path / "out" / ".working" / "detections" / "state.json").read_text())["frames"]
-    assert 0 < done < 110
+    done = json.loads((tmp_path / "out" / ".posemamba" / "detections" / "state.json").read_text())["frames"]
+    assert 0 < done < 90
     vis(tmp_path, "--video", film, "-o", "out")
     poses = read_npz(tmp_path / "out" / "poses.npz")
-    assert len(poses.times) == 110 and poses.people[0].frames[-1] == 109
-    assert len(poses.people[0].frames) > 100 and not (tmp_path / "out" / ".working").exists()
+    assert len(poses.times) == 90 and poses.people[0].frames[-1] == 89
+    assert len(poses.people[0].frames) > 80 and not (tmp_path / "out" / ".posemamba").exists()
+
+
+def test_files_of_others_stay(tmp_path):
+    """The video itself, what lies in the folder of results, and detections when an option is mistyped."""
+    out = tmp_path / "out"
+    out.mkdir()
+    film = part(out / "preview.mp4", 60, 75)
+    assert "would take its place; choose another folder" in refusal(tmp_path, "--video", film, "-o", out)
+    film = film.rename(tmp_path / "film.mp4")
+    mine = {"preview.mp4": "a", ".editor.tmp": "b", "person_one.bvh": "c", "notes.txt": "d"}
+    for name, text in mine.items():
+        (out / name).write_text(text)
+    keypoints = np.random.default_rng(0).uniform(50, 250, (15, 17, 3))
+    np.savez(tmp_path / "found.npz", keypoints=keypoints, frame=np.arange(15), person=[0] * 15, layout="h36m17")
+    working = out / ".posemamba" / "detections"
+    message = refusal(tmp_path, "--video", film, "-o", out, "--keypoints", "found.npz", "--focus", 3)
+    assert "there is no person 3; there are 0" in message and (working / "state.json").exists()
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "found.npz").read_bytes()[:500])
+    refusal(tmp_path, "--video", film, "-o", out, "--keypoints", "cut.npz")
+    assert (working / "state.json").exists()
+    closed = 'exec "$@" 2>&-'  # no place for errors
+    subprocess.run(["sh", "-c", closed, "sh", *command("--video", film, "-o", out)], check=True, cwd=tmp_path)
+    assert (out / "poses.gif").exists() and not (out / ".posemamba").exists()
+    assert mine == {name: (out / name).read_text() for name in mine}
+
+
+def test_a_filter_that_a_varying_frame_rate_does_not_take(tmp_path):
+    film = tmp_path / "film.mkv"
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for number in range(40):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 5 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number + 9 * max(0, number - 5), Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    keypoints = np.random.default_rng(0).uniform(5, 60, (40, 17, 3))
+    np.savez(tmp_path / "found.npz", keypoints=keypoints, frame=np.arange(40), layout="h36m17")
+    message = refusal(tmp_path, "--video", film, "-o", "out", "--keypoints", "found.npz", "--smooth", 6)
+    assert "smooth: 6 Hz must be above 0 and below half the frame rate" in message
+    vis(tmp_path, "--video", film, "-o", "out", "--keypoints", "found.npz", "--max-gap", 1)
 
 
 def test_in_python():

@@ -63,21 +63,18 @@ class World:
 
     def __init__(self):
         self._up = np.array([0.0, -_LEVEL_FRAMES, 0.0])
-        self._feet = {}
+        self._feet, self._all_feet = {}, {}
 
     def add(self, camera):
         """Poses (n, 17, 3) m of one person, consecutive frames."""
-        thighs = camera[:, [1, 4]] - camera[:, [2, 5]]
-        shins = camera[:, [2, 5]] - camera[:, [3, 6]]
-        trunk = camera[:, 8] - camera[:, 0]
-        up = camera[:, 8] - camera[:, _ANKLES].mean(1)
-        parts = [thighs[:, 0], thighs[:, 1], shins[:, 0], shins[:, 1], trunk]
-        straight = np.all([_cosine(part, up) > _STRAIGHT for part in parts], axis=0)
+        up, straight = _standing(camera)
         self._up += (up[straight] / np.linalg.norm(up[straight], axis=-1, keepdims=True)).sum(0)
 
     def stand(self, person, camera):
         """Poses (n, 17, 3) m of a person: how low their lower foot is; after all of `add`."""
-        self._feet.setdefault(person, []).append((camera[:, _ANKLES] @ self.rotation()[2]).min(1))
+        heights = (camera[:, _ANKLES] @ self.rotation()[2]).min(1)
+        self._all_feet.setdefault(person, []).append(heights)
+        self._feet.setdefault(person, []).append(heights[_standing(camera)[1]])
 
     def rotation(self):
         """(3, 3): camera axes -> world axes (x right, y ahead, z up)."""
@@ -88,9 +85,22 @@ class World:
         return np.stack([right, np.cross(up, right), up])
 
     def shift(self):
-        """(3,) m: brings the lowest person's feet to their height above the floor."""
-        floor = min(np.percentile(np.concatenate(heights), 10) for heights in self._feet.values())
-        return np.array([0, 0, _ANKLE - floor])
+        """(3,) m: brings the feet of the lowest of those who stand, or of all, to their height above the floor."""
+        standing, everyone = (
+            [np.concatenate(parts) for parts in feet.values()] for feet in (self._feet, self._all_feet)
+        )
+        standing = [heights for heights in standing if len(heights) >= _LEVEL_FRAMES]
+        return np.array([0, 0, _ANKLE - min(np.percentile(heights, 10) for heights in standing or everyone)])
+
+
+def _standing(camera):
+    """From feet to neck (n, 3), and whether legs and trunk are along it, (n,) bool."""
+    thighs = camera[:, [1, 4]] - camera[:, [2, 5]]
+    shins = camera[:, [2, 5]] - camera[:, [3, 6]]
+    trunk = camera[:, 8] - camera[:, 0]
+    up = camera[:, 8] - camera[:, _ANKLES].mean(1)
+    parts = [thighs[:, 0], thighs[:, 1], shins[:, 0], shins[:, 1], trunk]
+    return up, np.all([_cosine(part, up) > _STRAIGHT for part in parts], axis=0)
 
 
 def _cosine(a, b):

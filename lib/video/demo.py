@@ -2,7 +2,7 @@
 
 import glob
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -12,14 +12,15 @@ from rich.table import Table
 
 from lib.cli import progress_bar
 from lib.errors import UserError, nearest
-from lib.files import PROJECT, cannot_write, only_one, require_file
+from lib.files import PROJECT, cannot_write, only_one, require_file, require_folder
 from lib.video.pipeline import MOST_PIXELS, lift, options_of
-from lib.video.results import write_data, write_pictures
+from lib.video.results import is_result, write_data, write_pictures
 from lib.video.source import VideoSource
 from lib.video.writer import VideoWriter
 
 VIDEOS = PROJECT / "demo" / "video"
 OUTPUT = Path("demo/output")
+_WORKING = ".posemamba"  # in the folder of results, until they are there
 _SAME = (
     "config", "clip_len", "pixel", "detector", "keypoints", "keypoints_first", "focus", "max_gap", "smooth", "focal",
 )  # fmt: skip
@@ -34,37 +35,53 @@ def lift_to_folder(options):
     chosen = _lifting(options)
     camera = options.video.isdecimal() and not Path(options.video).exists()
     source = VideoSource(int(options.video) if camera else _find(options.video), MOST_PIXELS)
-    folder = Path(options.out_path or OUTPUT / Path(source.name).stem.replace(" ", "_")).resolve()
-    with only_one(folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
+    name = Path(source.name).stem.replace(" ", "_").strip(".") or "video"
+    folder = Path(options.out_path or OUTPUT / name).resolve()
+    if not camera and is_result(source.path, folder):
+        raise UserError(f"{source.path}: the film of the results would take its place; choose another folder with -o")
+    with _results_folder(folder):
         if camera:
             source = _recorded(source, folder / "recording.mp4")
+        working = folder / _WORKING
         try:
-            poses = lift(source, folder / ".working", chosen, progress_bar)
+            poses = lift(source, working, chosen, progress_bar)
             qualities = write_data(poses, source, folder)
-            write_pictures(poses, source, folder, options.audio, progress_bar)
+            write_pictures(poses, source, folder, working, options.audio, progress_bar)
         except KeyboardInterrupt:
             again = f"python vis.py --video {source.path} -o {folder}" if camera else "the same command"
             print(f"stopped: {folder} keeps what is done; {again} goes on with the people found so far")
             raise
-        except UserError:
-            with suppress(OSError):  # they hold something
-                (folder / ".working").rmdir()
-            with suppress(OSError):
-                folder.rmdir()
-            raise
-        shutil.rmtree(folder / ".working")
+        shutil.rmtree(working)
     _print(poses, qualities, folder)
     if source.damaged:
         print(f"{source.name}: {source.damaged}; the results are of what could be read")
 
 
+@contextmanager
+def _results_folder(folder):
+    """Makes the folder, which no other process writes to meanwhile; if the block fails and it is new and empty, it goes."""
+    new = not folder.exists()
+    if not new:
+        require_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        with only_one(folder / "results", named=folder):
+            yield
+    except UserError:
+        for empty in (folder / _WORKING, *([folder] if new else [])):
+            with suppress(OSError):  # it holds something
+                empty.rmdir()
+        raise
+
+
 def _lifting(options):
     models = {"det_model": options.det_model, "pose_model": options.pose_model}
     models = {key: value for key, value in models.items() if value}
+    if "det_model" in models and options.detector == "mediapipe" and not options.keypoints:
+        raise UserError("--det-model: the detector mediapipe has one model, --pose-model")
     if options.keypoints and models:
         raise UserError("--keypoints: takes the place of a detector; leave --det-model and --pose-model out")
     return options_of(

@@ -1,7 +1,8 @@
 """The detections of a video on disk: written frame by frame, so that neither memory nor an interruption matters.
 
 A folder with `times.f64` (seconds of each frame), `rows.bin` (one `ROW` a detection) and `state.json` (what they are
-of, how many frames are done, the tracks). What was written after the last `save` does not count.
+of, how many frames are done, the tracks and the source's numbers of people, if it has such). What was written after
+the last `save` does not count.
 """
 
 import json
@@ -11,28 +12,39 @@ from pathlib import Path
 import numpy as np
 
 from lib.files import atomic_path
-from lib.video.tracking import Track, link
+from lib.video.tracking import Track, lasts, link
 
 ROW = np.dtype([("frame", "i4"), ("track", "i4"), ("keypoints", "f4", (17, 3))])
 
 
 class Detections:
-    """Opens the folder, going on with what is there if it is of the same `origin`, and empties it if not.
+    """What is in the folder, if it is of the same `origin`; nothing if not.
 
     Attributes:
-        frames: how many are done; complete: whether the video has ended; tracks: {number: Track}; damaged: what
-        is missing of the video, in a line, or None.
+        frames: how many are done; complete: whether the video has ended; tracks: {number: Track}; sources: {the
+        source's own number of a person: track number}; damaged: what is missing of the video, in a line, or None.
     """
 
     def __init__(self, folder, origin):
         self.folder, self._origin = Path(folder), origin
-        self.frames, self.rows, self.complete, self.tracks, self.damaged = 0, 0, False, {}, None
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.frames, self.rows, self.complete, self.damaged = 0, 0, False, None
+        self.tracks, self.sources, self._times, self._rows = {}, {}, None, None
         state = self._state()
         if state:
             self.frames, self.rows, self.complete = state["frames"], state["rows"], state["complete"]
             self.damaged = state["damaged"]
             self.tracks = {int(number): _track(values) for number, values in state["tracks"].items()}
+            self.sources = dict(state["sources"])
+
+    @property
+    def opened(self):
+        return self._rows is not None
+
+    def open(self):
+        """Makes ready to `add` to what is there; what is of another origin goes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.frames:
+            (self.folder / "state.json").unlink(missing_ok=True)
         self._times = self._append("times.f64", self.frames * 8)
         self._rows = self._append("rows.bin", self.rows * ROW.itemsize)
 
@@ -56,6 +68,7 @@ class Detections:
             "rows": self.rows,
             "complete": complete,
             "damaged": damaged,
+            "sources": list(self.sources.items()),
             "tracks": {
                 number: {k: np.asarray(v).tolist() for k, v in asdict(t).items()} for number, t in self.tracks.items()
             },
@@ -68,24 +81,32 @@ class Detections:
         return np.fromfile(self.folder / "times.f64", np.float64, self.frames)
 
     def people(self):
-        """{person from 1: numbers (n,) of their rows}, in order of appearance, a row a frame; and the rows, mapped."""
+        """{person: numbers (n,) of their rows}, a row a frame; and the rows, mapped.
+
+        People have the numbers of the source if it has such, else numbers from 1 in order of appearance.
+        """
         if not self.rows:
             return {}, np.empty(0, ROW)
         rows = np.memmap(self.folder / "rows.bin", ROW, "r", shape=(self.rows,))
-        person_of = link(self.tracks)
-        known = np.zeros(1 + max(self.tracks), int)
+        if self.sources:
+            person_of = {track: person for person, track in self.sources.items() if lasts(self.tracks[track])}
+        else:
+            person_of = link(self.tracks)
+        known = np.full(1 + max(self.tracks), -1)
         known[list(person_of)] = list(person_of.values())
         people = known[rows["track"]]
         order = np.argsort(people, kind="stable")
-        parts = np.split(order, np.searchsorted(people[order], np.arange(1, 1 + people.max(initial=0))))[1:]
+        numbers = sorted(set(person_of.values()))
+        parts = np.split(order, np.searchsorted(people[order], numbers))[1:]
         return {
             person: part[np.flatnonzero(np.diff(rows["frame"][part], prepend=-1) > 0)]
-            for person, part in enumerate(parts, 1)
+            for person, part in zip(numbers, parts)
         }, rows
 
     def close(self):
-        self._rows.close()
-        self._times.close()
+        if self.opened:
+            self._rows.close()
+            self._times.close()
 
     def _append(self, name, size):
         path = self.folder / name
@@ -98,9 +119,12 @@ class Detections:
     def _state(self):
         try:
             state = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            times, rows = ((self.folder / name).stat().st_size for name in ("times.f64", "rows.bin"))
         except (OSError, ValueError):
             return None
-        return state if isinstance(state, dict) and state.get("origin") == self._origin else None
+        if not isinstance(state, dict) or state.get("origin") != self._origin or "sources" not in state:
+            return None
+        return state if times >= state["frames"] * 8 and rows >= state["rows"] * ROW.itemsize else None
 
 
 def _track(values):

@@ -28,6 +28,7 @@ from lib.weights import read_weights
 WEIGHTS = PROJECT / "demo" / "posemamba_wild.safetensors"
 MOST_PIXELS = 1920  # px of a picture's longer side; larger ones are worked on smaller
 _SAVE_EVERY = 300  # frames
+_LOOK_BACK = 15  # frames, before an interrupted detection goes on
 
 
 class Options(BaseModel):
@@ -78,6 +79,8 @@ def lift_video(video, progress=None, **options):
     Raises:
         UserError: the video, the weights or an option is bad, or nobody is found.
     """
+    if not isinstance(video, (str, os.PathLike)):
+        raise UserError(f"video: {video!r}: expected a path")
     with tempfile.TemporaryDirectory() as folder:
         poses = lift(VideoSource(require_file(video), MOST_PIXELS), folder, options_of(options), progress)
         return replace(poses, people=[_in_memory(person) for person in poses.people])
@@ -118,7 +121,7 @@ def detect(source, folder, options, progress):
         return found
     except BaseException:
         found.close()
-        if not found.frames:
+        if found.opened and not found.frames:
             shutil.rmtree(folder)
         raise
 
@@ -129,19 +132,22 @@ def _detect(found, source, options, progress):
         opened, scale = read_keypoints(options.keypoints, options.keypoints_first), source.scale
     else:
         opened, scale = _open_detector(options), 1.0
-    already = found.frames
-    tracker = Tracker(source.fps, found.tracks)
-    try:
-        with opened as detector:
+    with opened as detector:
+        found.open()
+        already = found.frames
+        tracker = Tracker(source.fps, found.tracks, found.sources)
+        try:
             for number, seconds, frame in progress(source, "finding people", total=source.frames, unit="frame"):
-                if number < already:
+                if number < already - _LOOK_BACK:
                     continue
                 people = [_scaled(person, scale) for person in detector.detect(frame, seconds, number)]
+                if number < already:  # so that the detector knows who is there
+                    continue
                 found.add(seconds, people, *tracker.update(people, frame, seconds))
                 if found.frames % _SAVE_EVERY == 0:
                     found.save()
-    finally:
-        found.save()
+        finally:
+            found.save()
     if options.keypoints:
         opened.check_frames(found.frames)
     found.save(complete=True, damaged=source.damaged)
@@ -173,6 +179,8 @@ def _identity(path):
 def _lift(found, source, folder, lifter, focal, options, progress):
     times, (people, rows) = found.times(), found.people()
     fps = mean_rate(times, source.fps)
+    if options.smooth:
+        check_cutoff(options.smooth, fps)
     if not people:
         shutil.rmtree(folder)
         raise UserError(f"{source.name}: nobody is seen for {SHORTEST} s in any of its {len(times)} frames")
@@ -270,6 +278,8 @@ def _device(options):
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"device: {name!r}: expected cpu, cuda, cuda:1, ...") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device: {name!r}: expected cpu, cuda, cuda:1, ...")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device: {name}: there are {torch.cuda.device_count()} GPUs here, counted from 0")
     return device

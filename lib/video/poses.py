@@ -1,7 +1,7 @@
 """What comes out of a video: for each person, where the joints are in the picture, before the camera and in the world.
 
-Axes. Camera: x right, y down, z ahead, the camera at the origin. World: x right, y ahead, z up, z = 0 where the
-lowest person stands; a turn and a shift of the camera's axes, the same for all people and frames.
+Axes. Camera: x right, y down, z ahead, the camera at the origin. World: x right, y ahead, z up, z = 0 at the
+feet of the lowest of those who stand; a turn and a shift of the camera's axes, the same for all people and frames.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class Person:
     Arrays may be memory-mapped: a long video has many.
     """
 
-    id: int  # from 1, in order of appearance
+    id: int  # from 1, in order of appearance; or the number that the source of detections gives them
     frames: np.ndarray  # (n,) int, numbers of the video's frames from 0, ascending
     keypoints: np.ndarray  # (n, 17, 3) float32: x, y in px of the upright picture, confidence 0 to 1
     bridged: np.ndarray  # (n,) bool: nobody was detected, the pose is interpolated

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from itertools import takewhile
 from pathlib import Path
 
@@ -19,14 +20,22 @@ from lib.video.writer import VideoWriter, write_gif
 
 _PREVIEW = 480  # px, the preview's height at most
 _GIF_SECONDS = 30.0
-_OURS = re.compile(r"person_\d+(_from_frame_\d+)?\.bvh")
+_MOTIONS = re.compile(r"person_\d+(_from_frame_\d+)?\.bvh")
+_FILES = ("poses.mp4", "poses.gif", "viewer.html", "preview.mp4", "poses.npz", "poses.json", "poses.csv", "report.json")
+_HALF = re.compile(rf"\.({'|'.join(map(re.escape, _FILES))}|{_MOTIONS.pattern})\.\d+\.tmp")  # of a run that was killed
+
+
+def is_result(path, folder):
+    """Whether a file is where one of the results of `folder` goes."""
+    path = Path(path).resolve()
+    return path.parent == Path(folder).resolve() and bool(path.name in _FILES or _MOTIONS.fullmatch(path.name))
 
 
 def write_data(poses, source, folder):
     """poses.npz, poses.json, poses.csv, a BVH file for each unbroken motion, report.json; {person: `Quality`}."""
     folder = Path(folder)
     for old in folder.glob("person_*.bvh"):
-        if _OURS.fullmatch(old.name):
+        if _MOTIONS.fullmatch(old.name):
             old.unlink()
     write_npz(poses, folder / "poses.npz")
     write_json(poses, folder / "poses.json")
@@ -55,15 +64,19 @@ def write_data(poses, source, folder):
     return qualities
 
 
-def write_pictures(poses, source, folder, audio, progress):
+def write_pictures(poses, source, folder, working, audio, progress):
     """poses.mp4 (with the video's sound if `audio`), poses.gif (its first 30 s), viewer.html.
 
     A video too large to be in the page is kept beside it, as preview.mp4.
+
+    Args:
+        working: a folder for what is not kept.
     """
     folder = Path(folder)
-    for left in folder.glob(".*.tmp"):  # of a run that was killed
-        left.unlink()
-    renderer, preview = Renderer(poses), folder / "preview.mp4"
+    for left in folder.glob(".*.tmp"):
+        if _HALF.fullmatch(left.name):
+            left.unlink()
+    renderer, preview = Renderer(poses), Path(working) / "preview.mp4"
     share = min(1.0, _PREVIEW / source.height)
     small = max(2, round(source.width * share)), max(2, round(source.height * share))
     sound = source.path if audio else None
@@ -73,8 +86,8 @@ def write_pictures(poses, source, folder, audio, progress):
             film.write(renderer.render(number, rgb), seconds)
             page.write(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA) if share < 1 else rgb, seconds)
     film.partial.unlink(missing_ok=True)
+    if preview.stat().st_size > EMBED_MOST:
+        preview = Path(shutil.move(preview, folder / "preview.mp4"))
     write_viewer(poses, folder / "viewer.html", preview)
-    if preview.stat().st_size <= EMBED_MOST:
-        preview.unlink()
     frames = takewhile(lambda frame: frame[1] < _GIF_SECONDS, VideoSource(folder / "poses.mp4"))
     write_gif(((rgb, seconds) for _, seconds, rgb in frames), folder / "poses.gif")

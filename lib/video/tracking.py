@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from supervision import Detections, box_iou_batch
 from trackers import OCSORTTracker
 
@@ -42,17 +44,17 @@ class Tracker:
 
     Args:
         tracks: {number: Track}, is written to; those that are there ended before the first frame.
+        sources: {a source's own number of a person: track number}, is written to.
     """
 
-    def __init__(self, fps, tracks):
+    def __init__(self, fps, tracks, sources):
         self._sort = OCSORTTracker(
             lost_track_buffer=round(LOST * 30),  # in frames of 1/30 s
             frame_rate=fps,
             minimum_consecutive_frames=1,
             minimum_iou_threshold=_OVERLAP,
         )
-        self.tracks, self._offset = tracks, 1 + max(tracks, default=-1)
-        self._people = {}  # a source's own numbers: ours
+        self.tracks, self._sources, self._offset = tracks, sources, 1 + max(tracks, default=-1)
         self._new = []  # detections of the frame before, which had no number yet, and its time
 
     def update(self, detections, frame, seconds):
@@ -68,7 +70,7 @@ class Tracker:
             Numbers, -1 for none; and a list of (`Detection`, number) of the frame before.
         """
         if any(detection.person is not None for detection in detections):
-            numbers = [self._people.setdefault(detection.person, len(self._people)) for detection in detections]
+            numbers = [self._sources.setdefault(detection.person, len(self._sources)) for detection in detections]
         else:
             numbers = self._sorted(detections)
         late = []
@@ -120,14 +122,50 @@ def link(tracks):
 
     A track goes on with at most one later one; pairs are chosen so that their likeness is greatest in all.
     """
-    kept = [number for number, track in tracks.items() if track.last - track.first >= SHORTEST]
-    kept.sort(key=lambda number: tracks[number].first)
-    likeness = np.array([[_likeness(tracks[a], tracks[b]) for b in kept] for a in kept]).reshape(len(kept), len(kept))
-    after = {kept[b]: kept[a] for a, b in zip(*linear_sum_assignment(likeness, maximize=True)) if likeness[a, b] > 0}
-    people = {}
-    for number in kept:
-        people[number] = people[after[number]] if number in after else 1 + len(set(people.values()))
-    return people
+    kept = sorted((n for n, track in tracks.items() if lasts(track)), key=lambda number: tracks[number].first)
+    before = _befores([tracks[number] for number in kept])
+    people, count = [], 0
+    for index in range(len(kept)):
+        count += index not in before
+        people.append(people[before[index]] if index in before else count)
+    return dict(zip(kept, people))
+
+
+def lasts(track):
+    """Whether a `Track` is long enough to be of a person."""
+    return track.last - track.first >= SHORTEST
+
+
+def _befores(tracks):
+    """{index of a track: index of the one that it goes on with}; tracks in order of their first sight."""
+    firsts = np.array([track.first for track in tracks])
+    pairs = {}
+    for a, track in enumerate(tracks):
+        start, stop = np.searchsorted(firsts, [track.last - _BOTH, track.last + LINK], "left")
+        for b in range(max(a + 1, start), min(stop + 1, len(tracks))):
+            if (likeness := _likeness(track, tracks[b])) > 0:
+                pairs[a, b] = likeness
+    if not pairs:
+        return {}
+    rows, columns = np.array(list(pairs)).T
+    _, group = connected_components(  # pairs of different groups do not share a track; after: columns after the rows
+        coo_array((np.ones(len(pairs)), (rows, columns + len(tracks))), shape=(2 * len(tracks),) * 2), directed=False
+    )
+    before = {}
+    for members in _alike(group[rows]):
+        above, left = (np.unique(part[members], return_inverse=True) for part in (rows, columns))
+        likeness = np.zeros((len(above[0]), len(left[0])))
+        likeness[above[1], left[1]] = [pairs[rows[m], columns[m]] for m in members]
+        for a, b in zip(*linear_sum_assignment(likeness, maximize=True)):
+            if likeness[a, b] > 0:
+                before[left[0][b]] = above[0][a]
+    return before
+
+
+def _alike(values):
+    """Indices of equal values (n,), an array for each value."""
+    order = np.argsort(values, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(values[order])) + 1)
 
 
 def _likeness(before, after):

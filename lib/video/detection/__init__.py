@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.errors import UserError, nearest, needing
+from lib.errors import UserError, describe, nearest, needing
 
 DETECTORS = {  # name: module, class, the file that lists its packages
     "mediapipe": ("lib.video.detection.mediapipe", "MediaPipe", "requirements-video.txt"),
@@ -71,4 +71,7 @@ def open_detector(name, **options):
         for option in options:
             if option not in (known := signature(kind).parameters):
                 raise UserError(f"the detector {name} has no option {option!r}; it has {', '.join(known)}")
-        return kind(**options)
+        try:
+            return kind(**options)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the detector {name} does not take {options}: {describe(error)}") from error

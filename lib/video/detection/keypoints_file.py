@@ -64,10 +64,8 @@ class KeypointsFile(Detector):
         """Raises a `UserError` if the file has a frame beyond a video of `count` frames."""
         number, where = self.last
         if number >= count:
-            raise UserError(
-                f"{where}: frame {number}, counted from 0, is beyond the video's {count} frames; "
-                "if the file counts from 1 pass --keypoints-first 1"
-            )
+            hint = "; if the file counts from 1 pass --keypoints-first 1" if number == count else ""
+            raise UserError(f"{where}: frame {number}, counted from 0, is beyond the video's {count} frames{hint}")
 
 
 def read_keypoints(path, first=0):
@@ -250,6 +248,7 @@ def _detection(entry):
         return None
     person = entry.person[0] if isinstance(entry.person, list) and len(entry.person) == 1 else entry.person
     person = None if person is None else _whole(person, entry.where, "the person's number")
+    person = None if person is None or person < 0 else person  # -1: not tracked
     keypoints = to_h36m(points, layout)
     box = np.concatenate([seen.min(axis=0), seen.max(axis=0)])
     return Detection(keypoints, box, float(keypoints[:, 2].mean()), person)

@@ -21,9 +21,10 @@ from lib.video.detection.joints import to_h36m
 
 MODEL = PROJECT / "demo" / "pose_landmarker_full.task"
 
-_SEARCH_EVERY = 4  # frames, while nobody is lost
+_SEARCH_EVERY = 4  # frames, while nobody is missed
 _SEARCH_TAKES = 2  # frames, in which people are followed meanwhile
 _PATIENCE = 0.5  # s that a window is watched for a person who is lost, if they were followed for as long before
+_DOUBT = 0.1  # s, for one who was only found
 _WINDOW = 3.0  # side of a window, in units of the person's longer side
 _SMALLEST_WINDOW = 96  # px
 _OFF_CENTRE = 0.2  # of the window's side, before it is moved
@@ -77,8 +78,10 @@ class MediaPipe(Detector):
             return self._detect(frame, seconds, number)
 
     def _detect(self, frame, seconds, number):
-        """Follows people; MediaPipe lets other threads run, so that the frames before are searched meanwhile."""
+        """Follows people and searches at the same time; what is found may wait while all are seen whom we know."""
         self._stamp = max(self._stamp + 2, round(seconds * 1000))
+        if not self._search:
+            self._start_search(frame, seconds, number)
         for task in [self._threads.submit(f.follow, frame, seconds, self._stamp) for f in self._followers]:
             task.result()
         kept = []
@@ -88,11 +91,7 @@ class MediaPipe(Detector):
             else:
                 kept.append(follower)
         self._followers = kept
-        if self._search and (not kept or number - self._search[0] >= _SEARCH_TAKES):
-            self._meet_found()
-        if not self._search:
-            self._start_search(frame, seconds, number)
-        if self._search and not self._followers:
+        if self._search and (self._misses_someone() or number - self._search[0] >= _SEARCH_TAKES):
             self._meet_found()
         return [follower.detection() for follower in self._followers if follower.seen == seconds]
 
@@ -104,15 +103,18 @@ class MediaPipe(Detector):
         self._free, self._followers = [], []
 
     def _start_search(self, frame, seconds, number):
-        """In all tiles of the first frame, then in one in turn now and then, and at once while someone is lost."""
+        """In all tiles of the first frame, then in one in turn: now and then, or at once if someone is missed."""
         tiles = _tiles(frame)
         if self._tile:
-            if number % _SEARCH_EVERY and not any(follower.lost for follower in self._followers):
+            if number % _SEARCH_EVERY and not self._misses_someone():
                 return
             tiles = [tiles[self._tile % len(tiles)]]
         self._tile += 1
         known = [follower.box() for follower in self._followers if not follower.lost]
         self._search = number, seconds, self._searcher.submit(self._find, frame, tiles, known)
+
+    def _misses_someone(self):
+        return not self._followers or any(follower.lost for follower in self._followers)
 
     def _find(self, frame, tiles, known):
         """Poses in some tiles; known: boxes (4,) of people who need not be found, and are painted over."""
@@ -128,7 +130,7 @@ class MediaPipe(Detector):
         self._search = None
         for pose in task.result():
             near = [follower for follower in self._followers if follower.same(pose)]
-            if near and all(follower.lost for follower in near):
+            if near and all(follower.lost and follower.seen < seconds for follower in near):
                 near[0].found(pose, seconds)
             if not near and len(self._followers) < self._people:
                 landmarker = self._free.pop() if self._free else self._open(self._vision.RunningMode.VIDEO, num_poses=1)
@@ -154,6 +156,9 @@ class MediaPipe(Detector):
 @contextmanager
 def quiet():
     """Sends what native code writes to the terminal nowhere: MediaPipe tells a dozen things that mean nothing."""
+    if sys.stderr is None:  # closed: another file may have its number
+        yield
+        return
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -179,7 +184,7 @@ class _Follower:
         self.pose, self.seen, self.lost = pose, seconds, False
 
     def given_up(self, seconds):
-        return seconds - self.seen > min(_PATIENCE, self.seen - self.first)
+        return seconds - self.seen > min(_PATIENCE, _DOUBT + self.seen - self.first)
 
     def follow(self, frame, seconds, stamp):
         moved, self.lost = self._aim(), True
