@@ -276,7 +276,7 @@ def test_published_checkpoints_lift_too(sample, tmp_path):
         (("--video", "99"), "camera 99: there is none"),
         (("--video", "https://example.com/a.mp4"), "addresses are not taken; download the video first"),
         (("--video", "nobody.mp4", "--pixel"), "always sees people cropped"),
-        (("--video", "nobody.mp4", "--det-model", "a.onnx"), "the detector mediapipe has no option 'det_model'"),
+        (("--video", "nobody.mp4", "--det-model", "a.onnx"), "--det-model: the detector mediapipe has one model"),
         (("--video", "nobody.mp4", "--keypoints", "a.npz", "--pose-model", "b"), "--keypoints: takes the place of"),
         (("--video", "nobody.mp4", "--max-gap", "nan"), "max_gap: nan: input should be a finite number"),
         (("--video", "nobody.mp4", "--focal-length", "3"), "--focal-length: unknown option"),

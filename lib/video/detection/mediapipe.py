@@ -78,7 +78,7 @@ class MediaPipe(Detector):
             return self._detect(frame, seconds, number)
 
     def _detect(self, frame, seconds, number):
-        """Follows people and searches at the same time; what is found may wait while all are seen whom we know."""
+        """Follows people and searches at the same time; what is found may wait while someone is seen."""
         self._stamp = max(self._stamp + 2, round(seconds * 1000))
         if not self._search:
             self._start_search(frame, seconds, number)
@@ -91,7 +91,8 @@ class MediaPipe(Detector):
             else:
                 kept.append(follower)
         self._followers = kept
-        if self._search and (self._misses_someone() or number - self._search[0] >= _SEARCH_TAKES):
+        nobody = all(follower.lost for follower in self._followers)
+        if self._search and (nobody or number - self._search[0] >= _SEARCH_TAKES):
             self._meet_found()
         return [follower.detection() for follower in self._followers if follower.seen == seconds]
 
