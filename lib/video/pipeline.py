@@ -1,6 +1,7 @@
 """A video to the 3D poses of its people: detect and track, lift, place in the world. Memory does not grow with length."""
 
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import replace
@@ -274,12 +275,9 @@ def _lifter(options):
 
 def _device(options):
     name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device: {name!r}: expected cpu, cuda, cuda:1, ...") from error
-    if device.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
         raise UserError(f"device: {name!r}: expected cpu, cuda, cuda:1, ...")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device: {name}: there are {torch.cuda.device_count()} GPUs here, counted from 0")
     return device
