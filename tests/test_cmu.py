@@ -10,7 +10,7 @@ from lib.data.pickles import load_arrays
 from lib.data.skeleton import LIMBS
 from lib.errors import UserError
 
-MOTION = ROOT / "data" / "cmu17.npz"
+MOTION = ROOT / "data" / "cmu17_large.npz"
 
 
 @pytest.fixture(scope="module")

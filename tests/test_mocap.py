@@ -303,7 +303,7 @@ def test_bones_keep_their_lengths_and_sides_do_not_mix(tree, tmp_path):
 
 
 def test_the_table_means_the_joints_of_the_shipped_motion():
-    with np.load(ROOT / "data" / "cmu17.npz") as motion:
+    with np.load(ROOT / "data" / "cmu17_large.npz") as motion:
         joints = motion["joints"][::50] * 1e-4
     for middle, left, right in (("pelvis", "left hip", "right hip"), ("thorax", "left shoulder", "right shoulder")):
         middle, left, right = (joints[:, JOINTS.index(name)] for name in (middle, left, right))

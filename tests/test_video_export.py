@@ -30,7 +30,7 @@ SINGLE = [joint for joint in range(1, 17) if joint not in MULTIPLE]
 
 def cmu(name):
     """World positions (n, 17, 3) of a clip in m, float32, without its first frame, a T-pose."""
-    with np.load(ROOT / "data" / "cmu17.npz") as motion:
+    with np.load(ROOT / "data" / "cmu17_large.npz") as motion:
         clip = motion["name"].tolist().index(name)
         rows = slice(motion["start"][clip] + 1, motion["start"][clip + 1])
         return ((motion["root"][rows, None] + motion["joints"][rows].astype(float)) * 1e-4).astype(np.float32)

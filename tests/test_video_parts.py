@@ -48,9 +48,9 @@ def follow(places):
 @pytest.fixture(scope="module")
 def walk():
     """A walk of 200 frames at 30 per second, m, z up: (200, 17, 3)."""
-    motion = read_motion("data/cmu17.npz")
+    motion = read_motion("data/cmu17_large.npz")
     first = next(
-        i for i, (a, n) in enumerate(zip(motion["action"], np.diff(motion["start"]))) if a == "walking" and n > 400
+        i for i, (a, n) in enumerate(zip(motion["action"], np.diff(motion["start"]))) if a in ("walking", "walk") and n > 400
     )
     rows = slice(motion["start"][first], motion["start"][first] + 400, 2)
     return (motion["root"][rows, None] + motion["joints"][rows].astype(float)) * 1e-4

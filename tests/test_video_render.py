@@ -19,7 +19,7 @@ LEFT_KNEE, RIGHT_KNEE = JOINTS.index("left knee"), JOINTS.index("right knee")
 @pytest.fixture(scope="module")
 def motion():
     """Clips (n, 17, 3) by name at 30 a second, m, z up, feet on the ground, around the origin."""
-    with np.load(ROOT / "data" / "cmu17.npz") as arrays:
+    with np.load(ROOT / "data" / "cmu17_large.npz") as arrays:
         names, start = arrays["name"].tolist(), arrays["start"]
         root, joints = arrays["root"], arrays["joints"]
 

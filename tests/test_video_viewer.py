@@ -22,7 +22,7 @@ DARK, TEAL = "#3b4656", "#0f766e"  # tones of persons 1 and 2
 def make_poses(source="sample_video.mp4", people=2, frames=230, size=(640, 360)):
     """Up to two people of the shipped motion capture before a level camera: 1 in all frames, 2 in frames 60 to 199
     but for a gap (120 to 139), with a bridged run (160 to 179)."""
-    with np.load(ROOT / "data" / "cmu17.npz") as motion:
+    with np.load(ROOT / "data" / "cmu17_large.npz") as motion:
         names, start = motion["name"].tolist(), motion["start"]
         clips = [slice(*start[names.index(name) :][:2]) for name in ("cmu_01_05", "cmu_02_09")]
         worlds = [(motion["root"][c, None] + motion["joints"][c].astype(float))[::2] * 1e-4 for c in clips]

@@ -16,9 +16,9 @@ from lib.errors import UserError
 
 def main(arguments=None):
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--motion", default="data/cmu17.npz", help="motion capture (default: %(default)s)")
+    parser.add_argument("--motion", default="data/cmu17_large.npz", help="motion capture (default: %(default)s)")
     parser.add_argument("--out", default=f"data/motion3d/{VIEWS_FILE}", help="default: %(default)s")
-    parser.add_argument("--train-views", type=int, default=8, help="views of a training shot (default: 8)")
+    parser.add_argument("--train-views", type=int, default=3, help="views of a training shot (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of cameras and detection errors (default: 0)")
     options = parser.parse(arguments)
     if options.train_views < 1 or options.seed < 0:

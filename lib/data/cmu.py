@@ -1,6 +1,6 @@
 """CMU motion capture seen by virtual cameras, in Human3.6M's preprocessed layout.
 
-Real motion (data/cmu17.npz), made-up cameras and made-up detection errors:
+Real motion (data/cmu17_large.npz), made-up cameras and made-up detection errors:
 
 Cameras. Human3.6M's picture sizes and focal lengths (1145 to 1150 px, no distortion), one static camera a
 view, aimed at the middle of the person's path. The least distance is the one from which every joint
@@ -56,11 +56,11 @@ REFERENCE_HEIGHT = 400.0  # px
 BODY_HEIGHT = 1.7  # m, of the person whose picture is REFERENCE_HEIGHT tall
 
 
-def make_views(motion_file, target, train_views=8, seed=0, progress=lambda clips: clips):
+def make_views(motion_file, target, train_views=3, seed=0, progress=lambda clips: clips):
     """Writes the views of all clips of `motion_file` to `target`, unless it holds just these already.
 
     Args:
-        motion_file: the project's `cmu17.npz`.
+        motion_file: the project's `cmu17_large.npz`.
         target: the pickle to write, atomically.
         train_views: random views of each shot of a training clip; a test clip has four fixed ones.
         seed: of every random draw.
@@ -122,7 +122,7 @@ def read_motion(path):
     except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
         raise UserError(
             f"{path}: is truncated or not the project's motion file ({describe(error)}); "
-            "restore it with: git checkout -- data/cmu17.npz"
+            "restore it with: git checkout -- data/cmu17_large.npz"
         ) from error
     return motion
 

@@ -27,7 +27,7 @@ class ViewReader:
     Args:
         n_frames: frames of a clip.
         data_stride_train: rows of motion capture from one shot to the next.
-        dt_root, dt_file: folder and name of the project's cmu17.npz, or a file of that layout.
+        dt_root, dt_file: folder and name of the project's cmu17_large.npz, or a file of that layout.
 
     Raises:
         UserError: the file is missing or damaged, or its clips are too short.
