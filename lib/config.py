@@ -16,6 +16,7 @@ from lib.losses import LOSS_TERMS
 from lib.model.mambablocks import LIMB_GRADIENTS
 from lib.model.posemamba import PoseMamba
 from lib.model.scan_orders import SCAN_ORDERS
+from lib.optimizers import OPTIMIZERS
 from lib.yaml_files import parse_yaml, read_yaml
 
 BACKBONES = {"PoseMamba": PoseMamba}
@@ -44,6 +45,7 @@ class Config(BaseModel):
     batch_size: Count = 4
     dropout: Share = 0.0
     drop_path: Share = 0.2  # stochastic depth
+    optimizer: str = "adamw"
     learning_rate: float = Field(2e-4, gt=0)
     weight_decay: Weight = 0.01
     lr_decay: float = Field(0.99, gt=0)  # after each epoch
@@ -125,7 +127,7 @@ class Config(BaseModel):
         )
 
 
-_CHOICES = {"backbone": BACKBONES, "scan": SCAN_ORDERS, "limb_gradient": LIMB_GRADIENTS, "dataset": DATASETS}
+_CHOICES = {"backbone": BACKBONES, "scan": SCAN_ORDERS, "limb_gradient": LIMB_GRADIENTS, "dataset": DATASETS, "optimizer": OPTIMIZERS}
 
 
 def load_config(path=None, overrides=(), base=None, base_origin=None):

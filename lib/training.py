@@ -12,6 +12,7 @@ from tqdm import tqdm
 from lib import checkpoint as files
 from lib.errors import TrainingStopped, UserError, describe
 from lib.evaluation import predict, score
+from lib.optimizers import OPTIMIZERS
 from lib.stages import training_stages
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def prepare(model, reader, config, folder, resume=None):
     """
     stages = training_stages(config, reader)
     trained = _trained_parameters(model, config.partial_train)
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = OPTIMIZERS[config.optimizer](trained, config)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
     done, lr, best, history = 0, config.learning_rate, math.inf, []
     if resume:
@@ -181,12 +182,12 @@ def _stopped(what, place):
 
 
 def _trained_parameters(model, parts):
-    """All parameters, or those whose names contain one of `parts`; the others are frozen."""
+    """Return {name: parameter} of all, or of those whose names contain one of `parts`; the others are frozen."""
     if not parts:
-        return list(model.parameters())
+        return dict(model.named_parameters())
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(part in name for part in parts))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trained:
         raise UserError(f"partial_train: no parameter's name contains any of {', '.join(parts)}")
     return trained
@@ -201,7 +202,8 @@ def _continue_from(resume, optimizer, config):
     except (ValueError, KeyError) as error:
         raise UserError(f"{resume.path}: its optimiser has other parameters ({describe(error)})") from error
     for parameter, state in optimizer.state.items():
-        if state["exp_avg"].shape != parameter.shape:
+        kept = state["exp_avg" if "exp_avg" in state else "momentum_buffer"]
+        if kept.shape != parameter.shape:
             raise UserError(f"{resume.path}: its optimiser was for other parameters; set partial_train as it was")
     lr = config.learning_rate if resume.lr is None else resume.lr
     if resume.random_state:
