@@ -40,6 +40,7 @@ COLUMNS = {  # of the table: heading, factor, format
     "acceleration_error": ("m/s2", 1, ".1f"),
     "lag_2d": ("lag 2D", 1, ".1f"),
     "lag_3d": ("lag 3D", 1, ".1f"),
+    "feet_off": ("feet cm", 100, ".0f"),
     "up_error": ("up deg", 1, ".1f"),
     "false": ("false", 1, ".2f"),
     "duplicates": ("double", 1, ".2f"),

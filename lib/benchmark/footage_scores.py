@@ -25,6 +25,7 @@ DEFINITIONS = {  # of people, then of views
     "lag_2d": "frames that keypoints follow late, from the highest cross-correlation; null where unclear",
     "lag_3d": "the same of root-relative joints",
     "feet": "m: 5, 50, 95 % of the ankle's height above 0.08 m on the ground of the result while the foot stands",
+    "feet_off": "m: 95 % of the absolute value of that height",
     "up_error": "degrees between the result's up and the truth's",
     "false": "people a frame where nobody is",
     "duplicates": "second poses of one person a frame",
@@ -77,19 +78,21 @@ def _score_person(estimate, view, person, chosen):
         "acceleration_error": _mean(pose_errors.acceleration_errors(moved, moves, view.fps)),
         "lag_2d": pose_errors.lag(seen, keypoints),
         "lag_3d": pose_errors.lag(moved, moves),
-        "feet": _feet(estimate, view, person, np.where(found, chosen, -1), scale),
+        **_feet(estimate, view, person, np.where(found, chosen, -1), scale),
     }
 
 
 def _feet(estimate, view, person, chosen, scale):
-    if estimate.levels is None or not (chosen >= 0).any():
-        return None
-    known = view.believed[person][:, ANKLES]
-    feet = np.where(known[..., None], view.poses[person][:, ANKLES], np.nan)
-    levels = np.where(known, view.levels[person][:, ANKLES], np.nan)
-    stands = pose_errors.contacts(feet, levels, view.fps) & (chosen >= 0)[:, None]
-    heights = scale * estimate.levels[chosen][:, ANKLES][stands] - ANKLE
-    return [float(value) for value in np.percentile(heights, [5, 50, 95])] if len(heights) else None
+    heights = np.zeros(0)
+    if estimate.levels is not None and (chosen >= 0).any():
+        known = view.believed[person][:, ANKLES]
+        feet = np.where(known[..., None], view.poses[person][:, ANKLES], np.nan)
+        levels = np.where(known, view.levels[person][:, ANKLES], np.nan)
+        stands = pose_errors.contacts(feet, levels, view.fps) & (chosen >= 0)[:, None]
+        heights = scale * estimate.levels[chosen][:, ANKLES][stands] - ANKLE
+    if not len(heights):
+        return {"feet": None, "feet_off": None}
+    return {"feet": np.percentile(heights, [5, 50, 95]).tolist(), "feet_off": float(np.percentile(abs(heights), 95))}
 
 
 def _mean(values):
