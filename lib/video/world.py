@@ -153,7 +153,8 @@ class World:
         heights = ankles @ self._up
         if len(times) < 2:
             return heights, np.ones_like(heights)
-        speed = np.linalg.norm(np.gradient(ankles, times, axis=0), axis=-1)
+        across = np.gradient(ankles[..., :2] / ankles[..., 2:], times, axis=0) * ankles[..., 2:]
+        speed = np.linalg.norm(across, axis=-1)
         above = heights - heights.min(1, keepdims=True)
         return heights, np.exp(-((above / _ABOVE_LOWER) ** 2)) / (1 + (speed / _RESTING) ** 4)
 
