@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.errors import UserError, nearest
 from lib.files import require_file
-from lib.video.camera import FOCAL, World, roots, steady
+from lib.video.camera import FOCAL, roots, steady
 from lib.video.detection import open_detector, options_of_detector
 from lib.video.detection.keypoints_file import read_keypoints
 from lib.video.detections import Detections
@@ -21,6 +21,7 @@ from lib.video.poses import Person, Poses, mean_rate
 from lib.video.smoothing import check_cutoff, smooth
 from lib.video.source import VideoSource
 from lib.video.tracking import SHORTEST, Tracker
+from lib.video.world import settle
 
 MOST_PIXELS = 1920  # px of a picture's longer side; larger ones are worked on smaller
 _SAVE_EVERY = 300  # frames
@@ -46,7 +47,8 @@ class Options(BaseModel):
     keypoints_first: int = 0  # the number they give the first frame
     focus: int | None = None  # the only person to keep
     max_gap: float = Field(0.5, ge=0)  # s, the longest gap that is bridged
-    smooth: float | None = Field(None, gt=0)  # Hz, of a low-pass filter
+    smooth: float | None = Field(None, ge=0)  # Hz, of a low-pass filter; 0 for none; by confidence by default
+    height: float | None = Field(None, gt=50, le=272)  # cm, of the body of the first person, or of `focus`
     focal: float | None = Field(None, gt=0)  # px; a usual one by default
     device: str | None = None  # "cpu", "cuda" or "cuda:1"; what there is by default
 
@@ -189,19 +191,10 @@ def _lift(found, source, folder, lifter, focal, options, progress):
         if options.focus not in people:
             raise UserError(f"focus: there is no person {options.focus}; there are {', '.join(map(str, people))}")
         people = {options.focus: people[options.focus]}
-    people, world = _people(people, rows, times, folder, options.max_gap), World()
+    people = _people(people, rows, times, folder, options.max_gap)
     for person in progress(people, "lifting", total=len(people), unit="person"):
-        _lift_person(person, lifter, (source.width, source.height, focal), fps, options.smooth)
-        for segment in person.segments():
-            for block in blocks(segment):
-                world.add(person.camera[block])
-    for person in people:
-        for block in blocks(slice(0, len(person.frames))):
-            world.stand(person.id, person.camera[block])
-    rotation, shift = world.rotation(), world.shift()
-    for person in people:
-        for block in blocks(slice(0, len(person.frames))):
-            person.world[block] = person.camera[block] @ rotation.T + shift
+        _lift_person(person, lifter, (source.width, source.height, focal), fps, times[person.frames], options.smooth)
+    rotation, shift = settle(people, times, options.height and options.height / 100)
     return Poses(source.name, times, source.width, source.height, focal, rotation, shift, people)
 
 
@@ -224,17 +217,22 @@ def _people(people, rows, times, folder, max_gap):
     return made
 
 
-def _lift_person(person, lifter, size, fps, cutoff):
-    """Writes `person.camera`; size: width, height and focal length, px; cutoff: Hz of a low-pass filter, or None."""
+def _lift_person(person, lifter, size, fps, times, cutoff):
+    """Write `person.camera`.
+
+    Args:
+        size: width, height and focal length, px.
+        times: (n,) s of the person's frames.
+        cutoff: of `smooth`.
+    """
     keypoints, camera = person.keypoints, person.camera
     for segment in person.segments():
         lifter.lift(keypoints[segment], camera[segment], *size, fps)
-        if cutoff:
-            smooth(camera[segment], cutoff, fps)
+        confidence = np.array(keypoints[segment, :, 2])
+        smooth(camera[segment], confidence, times[segment], cutoff)
         places = [roots(camera[block], keypoints[block], *size) for block in blocks(segment)]
-        place = steady(np.concatenate(places), fps)
-        if cutoff:
-            smooth(place[:, None], cutoff, fps)
+        place = steady(np.concatenate(places), times[segment], smoothed=cutoff != 0)
+        smooth(place[:, None], confidence.mean(1, keepdims=True), times[segment], cutoff)
         for block in blocks(segment):
             camera[block] += place[block.start - segment.start : block.stop - segment.start, None]
 
