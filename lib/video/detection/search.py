@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.video.detection.people import size
+from lib.video.detection.people import size, upwards
 
 LEAST = 0.2  # MoveNet's score
 
 _SIDE = 512  # px, of what the network sees
-_ENLARGED = 3  # times: people of 40 px in 640 are large enough to be found then
+_LARGER_SIDE = 768  # px, with which people of 60 px in 640 are found
+_ENLARGED = 3  # times: so are those of 40 px
 _OVERLAP = 1 / 3  # of a part
 _NEAR_SIDE = 224  # px, for one person
 _AROUND = 2.0  # of a person's size, the part in which they are looked for
@@ -57,13 +58,13 @@ class View(NamedTuple):
 
 
 def views(width, height):
-    """Return the `View`s of an image: all of it; and a list of others: turned, and parts of it that are enlarged."""
+    """Return the `View`s of an image: all of it; and a list of others: turned, larger, and parts that are enlarged."""
     whole = View(0, 0, width, height)
     turned = [whole._replace(quarters=quarters) for quarters in (1, 2, 3)]
     (columns, wide), (lines, high) = _starts(width), _starts(height)
     parts = [View(x, y, x + wide, y + high) for y in lines for x in columns]
-    third = -(-len(parts) // 3)
-    return whole, [view for n, turn in enumerate(turned) for view in (turn, *parts[n * third : (n + 1) * third])]
+    larger, third = whole._replace(side=_LARGER_SIDE), -(-len(parts) // 3)
+    return whole, [view for n, turn in enumerate(turned) for view in (larger, turn, *parts[n * third :][:third])]
 
 
 def near(joints, width, height):
@@ -72,7 +73,9 @@ def near(joints, width, height):
     reach = _AROUND / 2 * size(joints)
     corners = np.concatenate([(low + high) / 2 - reach, (low + high) / 2 + reach])
     x0, y0, x1, y1 = np.clip(corners, 0, [width, height] * 2).astype(int).tolist()
-    return View(min(x0, width - 1), min(y0, height - 1), max(x1, x0 + 1), max(y1, y0 + 1), side=_NEAR_SIDE)
+    x, y = upwards(joints)
+    quarters = round(np.arctan2(x, -y) / (np.pi / 2)) % 4
+    return View(min(x0, width - 1), min(y0, height - 1), max(x1, x0 + 1), max(y1, y0 + 1), quarters, _NEAR_SIDE)
 
 
 def _starts(length):
