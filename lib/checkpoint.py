@@ -2,7 +2,8 @@
 
 dict(epoch, lr, optimizer, model_pos, min_loss), parameter names with the prefix `module.`; `epoch` counts
 finished epochs, `lr` is the next epoch's. Files of this project also hold `config`, `random_state`,
-`history` and `mlflow_run_id`, which other readers of the layout pass over.
+`history`, `mlflow_run_id` and, where `model_pos` is a moving average of the weights, `trained`: the weights that
+training goes on with. Other readers of the layout pass over them.
 """
 
 import random
@@ -37,6 +38,7 @@ class Checkpoint:
     random_state: dict | None = None
     history: list = field(default_factory=list)
     mlflow_run_id: str | None = None
+    trained: dict | None = None  # weights that training goes on with, where `model` is their average
 
     def size(self):
         """The config keys that a PoseMamba's tensors tell.
@@ -120,6 +122,7 @@ def read_checkpoint(path):
         random_state=content.get("random_state"),
         history=content.get("history", []),
         mlflow_run_id=content.get("mlflow_run_id"),
+        trained=content.get("trained"),
     )
 
 

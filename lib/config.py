@@ -16,6 +16,7 @@ from lib.losses import LOSS_TERMS
 from lib.model.mambablocks import LIMB_GRADIENTS
 from lib.model.posemamba import PoseMamba
 from lib.model.scan_orders import SCAN_ORDERS
+from lib.optimizers import OPTIMIZERS
 from lib.yaml_files import parse_yaml, read_yaml
 
 BACKBONES = {"PoseMamba": PoseMamba}
@@ -44,10 +45,12 @@ class Config(BaseModel):
     batch_size: Count = 4
     dropout: Share = 0.0
     drop_path: Share = 0.2  # stochastic depth
+    optimizer: str = "adamw"
     learning_rate: float = Field(2e-4, gt=0)
     weight_decay: Weight = 0.01
     lr_decay: float = Field(0.99, gt=0)  # after each epoch
     warmup_steps: int = Field(0, ge=0)  # the learning rate grows linearly over the first steps
+    ema: Share = 0.0  # decay per step of an average of the weights, which is what is scored and kept; 0: none
     pretrain_3d_curriculum: int = Field(30, ge=0)  # train_2d: epochs on 3D clips alone, before 2D clips come in
 
     # Model
@@ -67,6 +70,8 @@ class Config(BaseModel):
     subset_list: list[str] = ["H36M-SH"]
     dt_root: str = "data/motion3d"
     dt_file: str = "h36m_sh_conf_cam_source_final.pkl"
+    motion_files: list[str] = ["cmu17_large.npz", "accad17.npz"]  # views: in dt_root
+    held_back: list[str] = []  # views: subjects that are scored and not trained on
     clip_len: Count = 243  # frames
     data_stride: Count = 81  # frames between the starts of training clips
     rootrel: bool = True
@@ -122,7 +127,7 @@ class Config(BaseModel):
         )
 
 
-_CHOICES = {"backbone": BACKBONES, "scan": SCAN_ORDERS, "limb_gradient": LIMB_GRADIENTS, "dataset": DATASETS}
+_CHOICES = {"backbone": BACKBONES, "scan": SCAN_ORDERS, "limb_gradient": LIMB_GRADIENTS, "dataset": DATASETS, "optimizer": OPTIMIZERS}
 
 
 def load_config(path=None, overrides=(), base=None, base_origin=None):

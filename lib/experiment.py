@@ -27,8 +27,8 @@ DEFAULT_FOLDER = "checkpoint"
 
 # What a resumed run cannot change: its optimiser, clips and MLflow run follow from these.
 _KEPT_ON_RESUME = (
-    "scan", "learning_rate", "weight_decay", "partial_train", "seed", "experiment",
-    "dataset", "dt_file", "clip_len", "data_stride", "sample_stride", "subset_list",
+    "scan", "optimizer", "learning_rate", "weight_decay", "partial_train", "seed", "experiment",
+    "dataset", "dt_file", "motion_files", "held_back", "ema", "clip_len", "data_stride", "sample_stride", "subset_list",
     "train_2d", "subset_list_2d", "pretrain_3d_curriculum",
 )  # fmt: skip
 

@@ -6,19 +6,25 @@ import time
 from typing import NamedTuple
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from lib import checkpoint as files
 from lib.errors import TrainingStopped, UserError, describe
 from lib.evaluation import predict, score
+from lib.optimizers import OPTIMIZERS
 from lib.stages import training_stages
 
 log = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """Where training begins: after `done` epochs, with learning rate `lr`; `best` is the lowest P1 so far, in mm."""
+    """Where training begins: after `done` epochs, with learning rate `lr`; `best` is the lowest P1 so far, in mm.
 
+    averaged: the moving average of the weights (`ema`), or None.
+    """
+
+    averaged: AveragedModel | None
     stages: list
     optimizer: torch.optim.Optimizer
     done: int
@@ -41,13 +47,17 @@ def prepare(model, reader, config, folder, resume=None):
     """
     stages = training_stages(config, reader)
     trained = _trained_parameters(model, config.partial_train)
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = OPTIMIZERS[config.optimizer](trained, config)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
     done, lr, best, history = 0, config.learning_rate, math.inf, []
     if resume:
         done, lr, history = _continue_from(resume, optimizer, config)
+        if averaged:
+            averaged.n_averaged += 1
+            model.load_state_dict(resume.trained or resume.model)
         if (folder / files.BEST).is_file():
             best = files.read_checkpoint(folder / files.BEST).min_loss or math.inf
-    return Start(stages, optimizer, done, lr, best, history)
+    return Start(averaged, stages, optimizer, done, lr, best, history)
 
 
 def train(start, model, reader, config, folder, run, device):
@@ -65,19 +75,20 @@ def train(start, model, reader, config, folder, run, device):
         TrainingStopped: the loss is not finite; checkpoints of earlier epochs are untouched.
         UserError: data cannot be read, or a checkpoint cannot be written.
     """
-    stages, optimizer, done, lr, best, history = start
+    averaged, stages, optimizer, done, lr, best, history = start
+    scored = averaged.module if averaged else model
     total, initial = _steps(stages, config.epochs), _steps(stages, done)
     bar = tqdm(total=total, initial=initial, unit="step", disable=None)
     with bar:
         for epoch in range(done + 1, config.epochs + 1):
             begin = time.monotonic()
-            losses = _train_epoch(model, stages, optimizer, lr, config, device, epoch, bar)
+            losses = _train_epoch(model, averaged, stages, optimizer, lr, config, device, epoch, bar)
             entry = {"epoch": epoch, "lr": lr, **{f"train/{k}": v for k, v in losses.items()}}
             _check_finite(losses, f"epoch {epoch}")
             if not all(p.isfinite().all() for p in model.parameters()):
                 raise _stopped("a parameter is not finite", f"epoch {epoch}, after its last step")
             if not config.no_eval:
-                scores = score(predict(model, reader, config, device), reader, config)
+                scores = score(predict(scored, reader, config, device), reader, config)
                 entry |= {"test/mpjpe": scores.mpjpe, "test/p_mpjpe": scores.p_mpjpe}
                 entry |= {
                     f"test/{name} {action}": value
@@ -101,7 +112,7 @@ def train(start, model, reader, config, folder, run, device):
             names.append(files.LATEST)  # last: a run resumes from it, and then the others are there
             files.write_checkpoint(
                 [folder / name for name in names],
-                model,
+                scored,
                 optimizer,
                 epoch,
                 lr,
@@ -110,21 +121,22 @@ def train(start, model, reader, config, folder, run, device):
                 random_state=files.random_state(),
                 history=history,
                 mlflow_run_id=run.id,
+                trained=model.state_dict() if averaged else None,
             )
     return history
 
 
-def _train_epoch(model, stages, optimizer, lr, config, device, epoch, bar):
+def _train_epoch(model, averaged, stages, optimizer, lr, config, device, epoch, bar):
     """One pass over the clips of all stages at learning rate `lr`; means over each of its loss and of its terms."""
     means, steps_done = {}, _steps(stages, epoch - 1)
     for stage in stages:
         if epoch >= stage.first:
-            means |= _train_stage(model, stage, optimizer, lr, config, device, epoch, steps_done, bar)
+            means |= _train_stage(model, averaged, stage, optimizer, lr, config, device, epoch, steps_done, bar)
             steps_done += len(stage.batches)
     return means
 
 
-def _train_stage(model, stage, optimizer, lr, config, device, epoch, steps_done, bar):
+def _train_stage(model, averaged, stage, optimizer, lr, config, device, epoch, steps_done, bar):
     model.train()
     totals, count = {}, 0
     of = f" of {stage.name}" if stage.name else ""
@@ -135,6 +147,8 @@ def _train_stage(model, stage, optimizer, lr, config, device, epoch, steps_done,
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if averaged:
+            averaged.update_parameters(model)
 
         count += len(inputs)
         for name, value in {stage.name or "loss": loss.detach(), **terms}.items():
@@ -168,12 +182,12 @@ def _stopped(what, place):
 
 
 def _trained_parameters(model, parts):
-    """All parameters, or those whose names contain one of `parts`; the others are frozen."""
+    """Return {name: parameter} of all, or of those whose names contain one of `parts`; the others are frozen."""
     if not parts:
-        return list(model.parameters())
+        return dict(model.named_parameters())
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(part in name for part in parts))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trained:
         raise UserError(f"partial_train: no parameter's name contains any of {', '.join(parts)}")
     return trained
@@ -188,7 +202,8 @@ def _continue_from(resume, optimizer, config):
     except (ValueError, KeyError) as error:
         raise UserError(f"{resume.path}: its optimiser has other parameters ({describe(error)})") from error
     for parameter, state in optimizer.state.items():
-        if state["exp_avg"].shape != parameter.shape:
+        kept = state["exp_avg" if "exp_avg" in state else "momentum_buffer"]
+        if kept.shape != parameter.shape:
             raise UserError(f"{resume.path}: its optimiser was for other parameters; set partial_train as it was")
     lr = config.learning_rate if resume.lr is None else resume.lr
     if resume.random_state:

@@ -27,7 +27,7 @@ def few_clips(tmp_path_factory):
         joints=np.concatenate([arrays["joints"][s] for s in spans]),
         start=np.cumsum([0] + [s.stop - s.start for s in spans]),
         fps=arrays["fps"],
-        **{key: arrays[key][chosen] for key in ("name", "action", "split")},
+        **{key: arrays[key][chosen] for key in ("name", "action", "split", "subject")},
     )
     return path
 

@@ -63,7 +63,7 @@ def test_a_perfect_network_gives_back_the_places_in_the_picture(reader, monkeypa
     """Targets, turned and placed as lib/video does, project onto the detections if those have no errors."""
     seen = {}
 
-    def perfect(places, picture):
+    def perfect(places, picture, exact):
         seen["places"] = places
         return torch.cat([places, torch.ones_like(places[..., :1])], dim=-1)
 

@@ -286,7 +286,7 @@ def test_published_checkpoints_lift_too(sample, tmp_path):
         (("--video", "99"), "camera 99: there is none"),
         (("--video", "https://example.com/a.mp4"), "addresses are not taken; download the video first"),
         (("--video", "nobody.mp4", "--pixel"), "always sees people cropped"),
-        (("--video", "nobody.mp4", "--det-model", "a.onnx"), "--det-model: the detector mediapipe has one model"),
+        (("--video", "nobody.mp4", "--detector", "fast", "--pose-model", "a.onnx"), "--pose-model: the detector fast has no such model; it has --det-model"),
         (("--video", "nobody.mp4", "--keypoints", "a.npz", "--pose-model", "b"), "--keypoints: takes the place of"),
         (("--video", "nobody.mp4", "--max-gap", "nan"), "max_gap: nan: input should be a finite number"),
         (("--video", "nobody.mp4", "--focal-length", "3"), "--focal-length: unknown option"),
@@ -302,12 +302,12 @@ def test_bad_input_is_one_line(tmp_path, arguments, message):
 
 
 def test_a_model_of_the_detector_that_is_none(tmp_path):
-    (tmp_path / "model.task").write_bytes(os.urandom(100))
-    message = refusal(tmp_path, "--video", SAMPLE, "--pose-model", "model.task", "-o", "out")
-    assert "model.task: is not a pose landmarker of MediaPipe" in message
+    (tmp_path / "model.onnx").write_bytes(os.urandom(100))
+    message = refusal(tmp_path, "--video", SAMPLE, "--pose-model", "model.onnx", "-o", "out")
+    assert "model.onnx: is no ONNX model or is damaged" in message
 
 
-@pytest.mark.parametrize("package", ["av", "trackers", "mediapipe"])
+@pytest.mark.parametrize("package", ["av", "trackers", "onnxruntime"])
 def test_a_missing_package_is_named(tmp_path, package):
     hide = f"import sys; sys.modules[{package!r}] = None; sys.path.insert(0, {str(ROOT)!r}); import vis; "
     code = hide + f"from lib.cli import run; run(lambda: vis.main(['--video', {str(SAMPLE)!r}, '-o', 'out']))"

@@ -26,9 +26,7 @@ def _mpi3dhp(config):
 
 
 def _views(config):
-    arguments = _shared(config)
-    del arguments["sample_stride"]
-    return ViewReader(**arguments)
+    return ViewReader(config.clip_len, config.data_stride, config.dt_root, config.motion_files, config.held_back)
 
 
 DATASETS = {"h36m": _h36m, "3dhp": _mpi3dhp, "views": _views}

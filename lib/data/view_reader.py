@@ -1,47 +1,51 @@
-"""The shipped motion capture through `Views`, as a data set that training reads and scores."""
+"""Motion capture through `Views`, as a data set that training reads and scores."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from lib.data.cmu import read_motion
+from lib.data.motion_files import read_motion_files
 from lib.data.skeleton import JOINTS
 from lib.data.views import Motion, Views
 from lib.errors import UserError
-from lib.files import require_file
 
 _SEED = 0  # of the test views, which are the same in every run
 _TEST_VIEWS = 2  # of each test clip
+_TEST_APART = 4  # clip lengths of motion capture from the start of one test clip to that of the next
 _TRAIN_SAMPLE = 2048  # views of training clips that the baselines are fitted on
 _BATCH = 64
 
 
 class ViewReader:
-    """Clips of motion capture, 60 frames per second, seen by drawn cameras and detectors.
+    """Clips of motion capture, 60 frames per second, seen by synthetic cameras and detectors.
 
     Training draws new views all the time: `shots` are what `views` looks at. The rows that a `DataReaderH36M` has
-    are those of the test part, bodies and speeds as recorded, drawn once, and for the baselines a sample of training
+    are those of the test split, bodies and speeds as recorded, drawn once, and for the baselines a sample of training
     views. Poses are in m of a body of standard size.
 
     Args:
         n_frames: frames of a clip.
-        data_stride_train: rows of motion capture from one shot to the next.
-        dt_root, dt_file: folder and name of the project's cmu17_large.npz, or a file of that layout.
+        data_stride_train: frames of motion capture from the start of one clip to that of the next.
+        dt_root, motion_files: folder and names of files in the layout of data/README.md.
+        held_back: subjects whose clips are of the test split, whatever their file says.
 
     Raises:
-        UserError: the file is missing or damaged, or its clips are too short.
+        UserError: a file is missing or damaged, there is no such subject, or clips are too short.
     """
 
-    def __init__(self, n_frames, data_stride_train, dt_root, dt_file):
-        self.path = Path(dt_root) / dt_file
-        motion = read_motion(require_file(self.path, "; set dt_root and dt_file"))
-        joints = (motion["root"][:, None] + motion["joints"].astype(np.float32)) * 1e-4  # 0.1 mm -> m
+    def __init__(self, n_frames, data_stride_train, dt_root, motion_files, held_back=()):
+        self.path = dt_root
+        motion = read_motion_files([Path(dt_root) / name for name in motion_files])
+        for subject in held_back:
+            if subject not in motion["subject"]:
+                known = ", ".join(sorted(set(motion["subject"]) - {""}))
+                raise UserError(f"held_back: {subject!r} is no subject of {', '.join(motion_files)}; there are {known}")
         self.n_frames = n_frames
-        self.views = Views(Motion(joints, motion["start"]), n_frames)
+        self.views = Views(Motion(motion["joints"], motion["start"]), n_frames)
         shots = self.views.motion.shots(n_frames, data_stride_train)
         source = np.searchsorted(motion["start"], shots[:, 0].numpy(), side="right") - 1
-        of_test = motion["split"][source] == "test"
+        of_test = ((motion["split"] == "test") | np.isin(motion["subject"], list(held_back)))[source]
         self.shots = shots[torch.from_numpy(~of_test)]
         if not len(self.shots) or not of_test.any():
             raise UserError(f"{self.path}: no clip is long enough for {n_frames} frames; set clip_len")
@@ -51,7 +55,7 @@ class ViewReader:
         """{part: arrays} of views, from their own random numbers."""
         chosen = {
             "train": np.random.default_rng(_SEED).choice(np.flatnonzero(~of_test), _TRAIN_SAMPLE),
-            "test": np.repeat(_apart(shots, np.flatnonzero(of_test), 2 * self.n_frames), _TEST_VIEWS),
+            "test": np.repeat(_apart(shots, np.flatnonzero(of_test), _TEST_APART * self.n_frames), _TEST_VIEWS),
         }
         parts = {}
         with torch.random.fork_rng(devices=[]):

@@ -35,6 +35,10 @@ _TILTED, _TILT = 0.2, math.radians(60)  # share of clips, and up to how far
 
 _ELEVATION = (math.radians(8), math.radians(14))  # mean, std
 _ROLL = math.radians(4)  # std
+_UNUSUAL = 0.5  # share of cameras of any elevation within these, and of those with any roll up to this
+_ELEVATIONS, _ROLLS = (math.radians(-25), math.radians(55)), math.radians(27)
+_UPRIGHT = 0.45  # share of images that are higher than wide
+_EXACT = 0.2  # share of clips whose detector means the very joints of the motion capture, and hardly errs
 _DISTANCE = (2.0, 12.0)  # m
 _NEAREST = 0.6  # m, from the camera to any joint
 _FOCAL = (0.7, 2.5)  # in units of the picture's longer side
@@ -94,25 +98,28 @@ class Views:
         joints = joints * (STANDARD_SIZE / _limbs(joints).norm(dim=-1).sum(-1).mean(1))[:, None, None, None]
         rotation, offset, focal, picture = _cameras(joints)
         target = joints @ rotation.mT[:, None] + offset[:, None, None]
-        seen = (joints + _definitions(joints)) @ rotation.mT[:, None] + offset[:, None, None]
+        exact = _some(len(shots), _EXACT)
+        seen = _where(exact, joints, joints + _definitions(joints)) @ rotation.mT[:, None] + offset[:, None, None]
         places = seen[..., :2] / seen[..., 2:].clamp(min=0.1) * focal[:, None, None, None]
-        inputs, centre, _ = crop(_detect(places, picture))
+        inputs, centre, _ = crop(_detect(places, picture, exact))
         return inputs, root_relative(target) @ towards(centre, focal[:, None, None]).mT
 
     def _plain_bodies(self, shots):
         return self._play(shots, torch.full((len(shots),), _PLAIN_SPEED))
 
     def _bodies(self, shots):
-        joints = self._play(shots, _between(len(shots), *_SPEED))
+        joints = self._play(shots, _between(len(shots), *_SPEED), torch.rand(len(shots)))
         mirrored = joints[:, :, list(FLIPPED)] * torch.tensor([-1.0, 1, 1])
         joints = _where(_some(len(shots), 0.5), mirrored, joints)
         for chains in (_ARMS, _LEGS):
             joints = _where(_some(len(shots), _OTHERS_LIMBS), _with_limbs_of(joints, joints.roll(1, 0), chains), joints)
         return _tilt(_reshape(_flex(joints)))
 
-    def _play(self, shots, speed):
+    def _play(self, shots, speed, later=0.0):
+        """Joints (B, F, 17, 3); later: (B,), where a clip begins within its shot, from 0 to the latest, 1."""
         first, last = shots.unbind(1)
         speed = torch.minimum(speed, (last - first) / (self.frames - 1))
+        first = first + later * (last - first - speed * (self.frames - 1))
         return self.motion.at(first[:, None] + torch.arange(self.frames) * speed[:, None])
 
 
@@ -193,8 +200,10 @@ def _cameras(joints):
         focal length (B,) and half the picture's width and height (B, 2), in units of its longer side.
     """
     clips = len(joints)
-    yaw, roll = _between(clips, 0, 2 * math.pi), _ROLL * torch.randn(clips)
-    elevation = (_ELEVATION[0] + _ELEVATION[1] * torch.randn(clips)).clamp(-0.5, 1.1)
+    yaw = _between(clips, 0, 2 * math.pi)
+    roll = torch.where(_some(clips, _UNUSUAL), _between(clips, -_ROLLS, _ROLLS), _ROLL * torch.randn(clips))
+    usual = (_ELEVATION[0] + _ELEVATION[1] * torch.randn(clips)).clamp(-0.5, 1.1)
+    elevation = torch.where(_some(clips, _UNUSUAL), _between(clips, *_ELEVATIONS), usual)
     ahead = -torch.stack([elevation.cos() * yaw.cos(), elevation.cos() * yaw.sin(), elevation.sin()], dim=-1)
     right = torch.stack([-yaw.sin(), yaw.cos(), torch.zeros(clips)], dim=-1)
     down = torch.linalg.cross(ahead, right)
@@ -208,7 +217,7 @@ def _cameras(joints):
     )
     focal = _between(clips, *map(math.log, _FOCAL)).exp()
     short = _between(clips, *_SIDES)
-    upright = (torch.rand(clips) < 0.25)[:, None]
+    upright = _some(clips, _UPRIGHT)[:, None]
     picture = torch.stack([torch.ones(clips), short], dim=-1) / 2
     picture = torch.where(upright, picture.flip(-1), picture)
     distance = _between(clips, *map(math.log, _DISTANCE)).exp()
@@ -234,11 +243,15 @@ def _definitions(joints):
     return shift
 
 
-def _detect(places, picture):
-    """Detections (B, F, 17, 3) of true places (B, F, 17, 2): with errors, hidden joints and confidence."""
+def _detect(places, picture, exact):
+    """Detections (B, F, 17, 3) of true places (B, F, 17, 2): with errors, hidden joints and confidence.
+
+    exact: (B,) bool, the clips in which a detector hardly errs.
+    """
     clips, frames = places.shape[:2]
     size = (places - places.mean((1, 2), keepdim=True)).square().sum(-1).mean((1, 2)).sqrt()
-    scale = _between(clips, *map(math.log, _ERROR_SIZE)).exp()[:, None, None, None] * torch.tensor(_ERROR)[:, None]
+    scale = _between(clips, *map(math.log, _ERROR_SIZE)).exp() * torch.where(exact, 0.1, 1.0)
+    scale = scale[:, None, None, None] * torch.tensor(_ERROR)[:, None]
     lasting = torch.randn(clips, 1, len(JOINTS), 2) + 1.2 * _smooth(clips, frames)
     error = scale * (0.7 * lasting + 0.4 * torch.rand(clips, 1, 1, 1) * torch.randn_like(places))
     outlier = (torch.rand(clips, frames, len(JOINTS), 1) < _OUTLIERS).float()

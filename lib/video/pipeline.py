@@ -1,36 +1,35 @@
 """A video to the 3D poses of its people: detect and track, lift, place in the world. Memory does not grow with length."""
 
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lib.config import load_config
 from lib.errors import UserError, nearest
-from lib.files import PROJECT, require_file
+from lib.files import require_file
 from lib.video.camera import FOCAL, roots, steady
 from lib.video.detection import open_detector, options_of_detector
 from lib.video.detection.keypoints_file import read_keypoints
 from lib.video.detections import Detections
 from lib.video.gaps import blocks, bridge, fill
-from lib.video.lifting import Lifter
+from lib.video.lifting import WEIGHTS, choose_device, open_lifter
 from lib.video.poses import Person, Poses, mean_rate
 from lib.video.smoothing import check_cutoff, smooth
 from lib.video.source import VideoSource
 from lib.video.tracking import SHORTEST, Tracker
 from lib.video.world import settle
-from lib.weights import read_weights
 
-WEIGHTS = PROJECT / "demo" / "posemamba_wild.safetensors"
 MOST_PIXELS = 1920  # px of a picture's longer side; larger ones are worked on smaller
 _SAVE_EVERY = 300  # frames
 _LOOK_BACK = 15  # frames, before an interrupted detection goes on
+
+
+class NobodySeen(UserError):
+    """A video without people."""
 
 
 class Options(BaseModel):
@@ -94,7 +93,7 @@ def lift(source, folder, options, progress=None):
     folder, progress = Path(folder), progress or _silent
     if options.smooth:
         check_cutoff(options.smooth, source.fps)
-    lifter = _lifter(options)
+    lifter = open_lifter(options.weights, options.config, options.clip_len, options.pixel, options.device)
     found = detect(source, folder / "detections", options, progress)
     focal = options.focal * source.scale if options.focal else FOCAL * max(source.width, source.height)
     try:
@@ -132,7 +131,8 @@ def detect(source, folder, options, progress):
 def _detect(found, source, options, progress):
     """Goes on with the detections `found` until the video ends."""
     if options.keypoints:
-        opened, scale = read_keypoints(options.keypoints, options.keypoints_first), source.scale
+        size, scale = (source.width / source.scale, source.height / source.scale), source.scale
+        opened = read_keypoints(options.keypoints, options.keypoints_first, size)
     else:
         opened, scale = _open_detector(options), 1.0
     with opened as detector:
@@ -158,7 +158,7 @@ def _detect(found, source, options, progress):
 
 def _open_detector(options):
     """The detector of `options`, on its device if it has the choice."""
-    device = _device(options)
+    device = choose_device(options.device)
     if device.type == "cuda" and "device" in options_of_detector(options.detector):
         return open_detector(options.detector, device=str(device), **options.detector_options)
     return open_detector(options.detector, **options.detector_options)
@@ -186,7 +186,7 @@ def _lift(found, source, folder, lifter, focal, options, progress):
         check_cutoff(options.smooth, fps)
     if not people:
         shutil.rmtree(folder)
-        raise UserError(f"{source.name}: nobody is seen for {SHORTEST} s in any of its {len(times)} frames")
+        raise NobodySeen(f"{source.name}: nobody is seen for {SHORTEST} s in any of its {len(times)} frames")
     if options.focus is not None:
         if options.focus not in people:
             raise UserError(f"focus: there is no person {options.focus}; there are {', '.join(map(str, people))}")
@@ -253,32 +253,6 @@ class _Indexed:
 
     def __getitem__(self, index):
         return self.array[self.chosen[index]]
-
-
-def _lifter(options):
-    checkpoint = read_weights(options.weights)
-    size = checkpoint.size()
-    base = {"clip_len": size["maxlen"], **checkpoint.config, **size}
-    config = load_config(options.config, (), base, checkpoint.path)
-    clip_len = config.clip_len if options.clip_len is None else options.clip_len
-    if clip_len > config.maxlen:
-        raise UserError(f"clip_len: {clip_len}: the network takes 1 to {config.maxlen} frames")
-    if options.pixel and config.dataset == "views":
-        raise UserError(f"pixel: {options.weights} always sees people cropped; it is for networks of whole pictures")
-    device = _device(options)
-    model = config.build_model()
-    checkpoint.load_into(model)
-    return Lifter(model.to(device).eval(), config, device, clip_len, options.pixel)
-
-
-def _device(options):
-    name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
-        raise UserError(f"device: {name!r}: expected cpu, cuda, cuda:1, ...")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device: {name}: there are {torch.cuda.device_count()} GPUs here, counted from 0")
-    return device
 
 
 def _silent(items, doing, **looks):

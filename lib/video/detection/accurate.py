@@ -9,7 +9,7 @@ import numpy as np
 from lib.video.detection import Detection, Detector, blazepose, movenet
 from lib.video.detection.blazepose import BlazePose, Square
 from lib.video.detection.joints import LAYOUTS, to_h36m
-from lib.video.detection.movenet import MoveNet, Pose
+from lib.video.detection.movenet import MoveNet
 from lib.video.detection.people import BODY, HIPS, apart, coco, distinct, overlap, size, upwards
 from lib.video.detection.search import near, views
 
@@ -109,17 +109,19 @@ class Accurate(Detector):
         seen = [person for person in self._people if person.seen == seconds]
         poses = [pose for pose in poses if pose.score >= _NEW_SCORE and not any(_one(pose, person) for person in seen)]
         poses = distinct(sorted(poses, key=lambda pose: -pose.score), _one)
-        ranked = sorted(
-            [*self._people, *poses], key=lambda one: -size(one.joints) * (_HOLD if isinstance(one, _Person) else 1)
-        )
-        if len(ranked) > self._most and not self._crowded:
+        if len(self._people) + len(poses) > self._most and not self._crowded:
             log.warning("more than %d people are in view: the largest are followed", self._most)
             self._crowded = True
-        self._people = [one for one in ranked[: self._most] if isinstance(one, _Person)]
-        poses = [one for one in ranked[: self._most] if isinstance(one, Pose)]
+        full = len(self._people) >= self._most
+        least = _HOLD * min(size(person.joints) for person in self._people) if full else 0
+        poses = [pose for pose in poses if size(pose.joints) > least]
+        poses = sorted(poses, key=lambda pose: -size(pose.joints))[: self._most]
+        ranked = [(_HOLD * size(person.joints), person) for person in self._people]
         for pose, (joints, presence) in zip(poses, self._together(self._see, [(p.joints, frame) for p in poses])):
             if presence >= _NEW_PRESENCE and apart(coco(joints), pose.joints) < _AGREED:
-                self._people.append(_Person(joints, seconds))
+                ranked.append((size(pose.joints), _Person(joints, seconds)))
+        ranked.sort(key=lambda pair: -pair[0])
+        self._people = [person for _, person in ranked[: self._most]]
 
     def _see(self, joints, frame):
         return self._network.joints(frame, _square(joints))
