@@ -26,7 +26,7 @@ def main(arguments=None):
     parser.add_argument("--clip_len", type=int, metavar="N", help="frames of a window (default: the config's)")
     parser.add_argument("--pixel", action="store_true", help="keypoints keep their place in the picture")
     parser.add_argument("--focus", type=int, metavar="ID", help="keep only this person")
-    parser.add_argument("--detector", choices=DETECTORS, default="mediapipe", help="default: %(default)s")
+    parser.add_argument("--detector", choices=DETECTORS, default="accurate", help="default: %(default)s")
     parser.add_argument("--det-model", metavar="FILE", help="the detector's model that finds people")
     parser.add_argument("--pose-model", metavar="FILE", help="the detector's model that finds joints")
     parser.add_argument("--keypoints", metavar="FILE", help="detections made elsewhere, in place of a detector")

@@ -13,6 +13,7 @@ from rich.table import Table
 from lib.cli import progress_bar
 from lib.errors import UserError, nearest
 from lib.files import PROJECT, cannot_write, only_one, require_file, require_folder
+from lib.video.detection import options_of_detector
 from lib.video.pipeline import MOST_PIXELS, lift, options_of
 from lib.video.results import is_result, write_data, write_pictures
 from lib.video.source import VideoSource
@@ -80,10 +81,14 @@ def _results_folder(folder):
 def _lifting(options):
     models = {"det_model": options.det_model, "pose_model": options.pose_model}
     models = {key: value for key, value in models.items() if value}
-    if "det_model" in models and options.detector == "mediapipe" and not options.keypoints:
-        raise UserError("--det-model: the detector mediapipe has one model, --pose-model")
     if options.keypoints and models:
         raise UserError("--keypoints: takes the place of a detector; leave --det-model and --pose-model out")
+    for key in models:
+        if key not in (taken := options_of_detector(options.detector)):
+            files = [_flag(name) for name in taken if name.endswith("_model")]
+            raise UserError(
+                f"{_flag(key)}: the detector {options.detector} has no such model; it has {', '.join(files)}"
+            )
     return options_of(
         {
             "weights": options.evaluate,
@@ -92,6 +97,11 @@ def _lifting(options):
             **{key: getattr(options, key) for key in _SAME},
         }
     )
+
+
+def _flag(key):
+    """The option of `vis.py` that has a key's name."""
+    return "--" + key.replace("_", "-")
 
 
 def _device(gpu):

@@ -15,7 +15,7 @@ from lib.config import load_config
 from lib.errors import UserError, nearest
 from lib.files import PROJECT, require_file
 from lib.video.camera import FOCAL, World, roots, steady
-from lib.video.detection import open_detector
+from lib.video.detection import open_detector, options_of_detector
 from lib.video.detection.keypoints_file import read_keypoints
 from lib.video.detections import Detections
 from lib.video.gaps import blocks, bridge, fill
@@ -41,7 +41,7 @@ class Options(BaseModel):
     config: Path | None = None  # YAML file, where the checkpoint has none or other keys are wanted
     clip_len: int | None = Field(None, ge=1)  # frames of a window; the config's by default
     pixel: bool = False  # a network trained on whole pictures sees keypoints where they are
-    detector: str = "mediapipe"  # a key of `lib.video.detection.DETECTORS`
+    detector: str = "accurate"  # a key of `lib.video.detection.DETECTORS`
     detector_options: dict = {}  # for its class
     keypoints: Path | None = None  # detections made elsewhere, in place of a detector
     keypoints_first: int = 0  # the number they give the first frame
@@ -157,7 +157,7 @@ def _detect(found, source, options, progress):
 def _open_detector(options):
     """The detector of `options`, on its device if it has the choice."""
     device = _device(options)
-    if options.detector != "mediapipe" and device.type == "cuda":
+    if device.type == "cuda" and "device" in options_of_detector(options.detector):
         return open_detector(options.detector, device=str(device), **options.detector_options)
     return open_detector(options.detector, **options.detector_options)
 

@@ -12,7 +12,9 @@ import numpy as np
 from lib.errors import UserError, describe, nearest, needing
 
 DETECTORS = {  # name: module, class, the file that lists its packages
-    "mediapipe": ("lib.video.detection.mediapipe", "MediaPipe", "requirements-video.txt"),
+    "accurate": ("lib.video.detection.accurate", "Accurate", "requirements-video.txt"),
+    "fast": ("lib.video.detection.fast", "Fast", "requirements-video.txt"),
+    "mediapipe": ("lib.video.detection.mediapipe", "MediaPipe", "requirements-detectors.txt"),
     "rtmpose": ("lib.video.detection.rtmpose", "RTMPose", "requirements-detectors.txt"),
     "vitpose": ("lib.video.detection.vitpose", "ViTPose", "requirements-detectors.txt"),
     "hrnet": ("lib.video.detection.hrnet", "HRNet", "requirements.txt"),
@@ -63,15 +65,29 @@ def open_detector(name, **options):
     Raises:
         UserError: there is no such detector or option, or one of its packages is missing; else as the class.
     """
-    if name not in DETECTORS:
-        raise UserError(f"no detector {name!r}{nearest(name, DETECTORS)}; there are {', '.join(DETECTORS)}")
-    module, kind, requirements = DETECTORS[name]
-    with needing(f"the detector {name}", requirements):
-        kind = getattr(import_module(module), kind)
-        for option in options:
-            if option not in (known := signature(kind).parameters):
-                raise UserError(f"the detector {name} has no option {option!r}; it has {', '.join(known)}")
+    kind = _class(name)
+    for option in options:
+        if option not in (known := signature(kind).parameters):
+            raise UserError(f"the detector {name} has no option {option!r}; it has {', '.join(known)}")
+    with needing(f"the detector {name}", DETECTORS[name][2]):
         try:
             return kind(**options)
         except (TypeError, ValueError) as error:
             raise UserError(f"the detector {name} does not take {options}: {describe(error)}") from error
+
+
+def options_of_detector(name):
+    """Return the names of the options that a detector's class takes.
+
+    Raises:
+        UserError: there is no such detector, or one of its packages is missing.
+    """
+    return list(signature(_class(name)).parameters)
+
+
+def _class(name):
+    if name not in DETECTORS:
+        raise UserError(f"no detector {name!r}{nearest(name, DETECTORS)}; there are {', '.join(DETECTORS)}")
+    module, kind, requirements = DETECTORS[name]
+    with needing(f"the detector {name}", requirements):
+        return getattr(import_module(module), kind)
