@@ -11,11 +11,11 @@ from lib.errors import UserError
 
 def add_options(parser):
     """The options of all benchmarks."""
-    parser.add_argument("--frames", type=_count, default=243, help="of a clip (default: %(default)s)")
-    parser.add_argument("--batch", type=_count, default=1, help="clips at once (default: %(default)s)")
+    parser.add_argument("--frames", type=count, default=243, help="of a clip (default: %(default)s)")
+    parser.add_argument("--batch", type=count, default=1, help="clips at once (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU")
-    parser.add_argument("--repeats", type=_count, default=7, help="of which the median counts (default: %(default)s)")
-    parser.add_argument("--threads", type=_count, default=torch.get_num_threads(), help="CPU threads (default: all)")
+    parser.add_argument("--repeats", type=count, default=7, help="of which the median counts (default: %(default)s)")
+    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="CPU threads (default: all)")
     parser.add_argument(
         "--implementations", nargs="+", choices=NAMES, metavar="NAME",
         help=f"of {', '.join(NAMES)} (default: what is there; the loop takes minutes, so a model leaves it out)",
@@ -35,7 +35,8 @@ def device_of(options):
     return torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _count(text):
+def count(text):
+    """Return the number that an option says, for argparse: a whole one of at least 1."""
     if not text.isdecimal() or int(text) == 0:
         raise ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)

@@ -32,6 +32,10 @@ _SAVE_EVERY = 300  # frames
 _LOOK_BACK = 15  # frames, before an interrupted detection goes on
 
 
+class NobodySeen(UserError):
+    """A video without people."""
+
+
 class Options(BaseModel):
     """How a video is lifted."""
 
@@ -184,7 +188,7 @@ def _lift(found, source, folder, lifter, focal, options, progress):
         check_cutoff(options.smooth, fps)
     if not people:
         shutil.rmtree(folder)
-        raise UserError(f"{source.name}: nobody is seen for {SHORTEST} s in any of its {len(times)} frames")
+        raise NobodySeen(f"{source.name}: nobody is seen for {SHORTEST} s in any of its {len(times)} frames")
     if options.focus is not None:
         if options.focus not in people:
             raise UserError(f"focus: there is no person {options.focus}; there are {', '.join(map(str, people))}")
