@@ -2,35 +2,38 @@
 
 Two kinds of tracks go in: real footage, whose truth comes from the same network, so that errors common to all views are
 not in it; and drawn people, whose truth is exact but who look less like people. Sizes are those of both together, with
-footage counted `_FOOTAGE` times; definitions and what depends on visibility come from drawn people alone.
+footage counted `FOOTAGE` times; definitions and what depends on visibility come from drawn people alone.
 
 Robust throughout: sizes are medians and ratios of quantiles, outliers are judged apart. Left and right joints count as
 one. Tracks are cut into pieces of `PIECE` seconds at about 30 frames per second: what a network sees at a time.
 """
 
+import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import curve_fit
+from scipy.optimize import curve_fit, least_squares
 from scipy.stats import norm
 
-from lib.data.simulated_detector import GROUPS, MEANS, STATES
-from lib.data.skeleton import FLIPPED, JOINTS, LEFT, RIGHT
+from lib.data.detector_parameters import GROUPS, MEANS, STATES
+from lib.data.simulated_detector import SIDES
+from lib.data.skeleton import FLIPPED, JOINTS
+from lib.errors import UserError
 
 OWN = [joint for joint in range(len(JOINTS)) if joint not in MEANS]  # joints that the detector itself has
 OUTLIER = 0.45  # of the person's size: errors from here on are outliers
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # frames at 30 per second
 
 _PIECE, _FPS = 1 / 3, 30.0  # s
-_FOOTAGE = 4  # times that its few tracks count
-_RANKS = np.linspace(0, 1, 9)  # of the quantiles of a confidence table
+FOOTAGE = 4  # times that its few tracks count
+_RANKS = (0, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 1)  # of the quantiles of a confidence table
 _EDGES = (0.03, 0.06, 0.12, 0.25, 0.45)  # errors that share one
-_ENOUGH = 30  # values that a table of its own needs
-_MEDIAN, _DECILE = np.sqrt(2 * np.log(2)), np.sqrt(2 * np.log(10))  # of the length of a Gaussian vector in the plane
+_ENOUGH = 50  # values that something of its own needs
+_QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.97)  # of errors, that sizes are fitted to
+_MEDIAN = np.sqrt(2 * np.log(2))  # of the length of a Gaussian vector in the plane
 _SWAPPED = 0.6  # mean distance from the joints of the other side over that from their own
 _APART = 0.2  # mean distance of left from right, of the person's size, at which sides can be told apart
-_SIDES = {"all": (LEFT, RIGHT), "legs": (LEFT[:3], RIGHT[:3]), "arms": (LEFT[3:], RIGHT[3:])}
 
 # Offsets of these say more about the drawn body than about the detector: motion capture's nose is another point, and
 # hips and shoulders are as far apart as the body's maker put them.
@@ -47,34 +50,33 @@ class Sample(NamedTuple):
 
 
 def fit(footage, drawn):
-    """Return the parameters of lib/data/simulated_detector.py, as plain numbers, from `Track`s of both kinds."""
+    """Return the parameters of lib/data/simulated_detector.py, as plain numbers, from `Track`s of both kinds.
+
+    Raises:
+        UserError: too little was measured.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing: joints that are never in a state
+        return _fit(footage, drawn)
+
+
+def _fit(footage, drawn):
     offsets = definitions(drawn)
-    samples = sample(pieces(footage), offsets), sample(drawn, offsets)
-    both = pool(samples[0], *[samples[0]] * (_FOOTAGE - 1), samples[1])
-    error, factors, outliers = fit_sizes(both)
-    clip_spread, joint_spread = fit_spreads(both, error, factors)
-    long = sample([at_fps(track) for track in footage], offsets)
-    changes = np.nanmean([structure(long), structure(samples[1])], axis=0)
-    time, variances = fit_time(changes, np.array(LAGS) / _FPS)
-    swapped = {
-        name: float(np.mean([swaps(track)[name].any() for track in [*pieces(footage), *drawn]])) for name in _SIDES
-    }
-    size, size_spread = fit_outliers(both)
+    cut, long = pieces(footage), [at_fps(track) for track in footage]
+    both = pool(*[sample(cut, offsets)] * FOOTAGE, sample(drawn, offsets))
+    sizes = fit_sizes(both)
+    by_group = [(structure(sample(long, offsets), members), structure(both, members)) for members in GROUPS.values()]
+    time, variances = fit_time(np.nanmean(by_group, axis=1), np.array(LAGS) / _FPS)
+    swapped = {name: np.mean([swaps(track)[name].any() for track in [*cut, *drawn]]) for name in SIDES}
     return {
         "correlation_time": time,
-        "parts": np.sqrt(variances),
-        "clip_spread": clip_spread,
-        "joint_spread": joint_spread,
-        "outlier_size": [size, size_spread],
+        "parts": dict(zip(GROUPS, np.sqrt(variances))),
+        "common": fit_common(both, sizes),
+        "outlier_size": fit_outliers(both),
         "swaps": swapped,
         "confidence": fit_confidence(both),
         "joints": {
-            name: {
-                "definition": offsets[joint],
-                "error": error[joint],
-                "factors": factors[joint],
-                "outliers": outliers[joint],
-            }
+            name: {"definition": offsets[joint], **{key: values[joint] for key, values in sizes.items()}}
             for joint, name in enumerate(JOINTS)
         },
     }
@@ -110,11 +112,10 @@ def _every(track, frames, stride=1):
 
 
 def swaps(track):
-    """Return {"all", "legs", "arms": (F,) bool}: frames of a `Track` in which left is taken for right, of all or some."""
+    """Return {key of `SIDES`: (F,) bool}: frames of a `Track` in which left is taken for right."""
     found, truth = track.found[..., :2], track.truth
     other, swapped = truth[:, list(FLIPPED)], {}
-    for name, (left, right) in _SIDES.items():
-        joints = [*left, *right]
+    for name, joints in SIDES.items():
         own, wrong, apart = (
             np.ma.masked_invalid(np.linalg.norm(a[:, joints] - b[:, joints], axis=-1)).mean(1).filled(np.nan)
             for a, b in ((found, truth), (found, other), (truth, other))
@@ -161,8 +162,8 @@ def sample(tracks, offsets):
         meant = np.nan_to_num(track.axes) @ offsets[..., None]
         error = (track.found[..., :2] - track.truth - meant[..., 0]) / track.size
         swapped = swaps(track)
-        for name, (left, right) in _SIDES.items():
-            error[np.ix_(swapped[name], [*left, *right])] = np.nan
+        for name, joints in SIDES.items():
+            error[np.ix_(swapped[name], joints)] = np.nan
         blank = ((0, longest - len(error)), (0, 0))
         errors.append(np.pad(error, (*blank, (0, 0)), constant_values=np.nan))
         confidence.append(np.pad(track.found[..., 2], blank, constant_values=np.nan))
@@ -170,91 +171,99 @@ def sample(tracks, offsets):
     return Sample(np.array(errors), np.array(confidence), np.array(state), tracks[0].fps)
 
 
-def structure(sampled, lags=LAGS):
-    """Return medians of |e(t + lag) - e(t)| / |e|'s median (len(lags),) of joints that are seen at both times, NaN if none.
+def structure(sampled, joints, lags=LAGS):
+    """Return medians of |e(t + lag) - e(t)| (len(lags),) of joints that are seen at both times, NaN where there are none.
 
-    Each joint is in units of its own median error.
+    Each joint is in units of its own median error; outliers are left out.
     """
-    error = _without_outliers(sampled)
-    scaled = error / np.nanmedian(np.linalg.norm(error, axis=-1), axis=(0, 1))[:, None]
+    length = np.linalg.norm(sampled.errors, axis=-1)
+    kept = (sampled.state == 0) & (length < OUTLIER)
+    error = np.where(kept[..., None], sampled.errors, np.nan)[:, :, list(joints)]
+    error = error / np.nanmedian(np.linalg.norm(error, axis=-1), axis=(0, 1))[:, None]
     changes = []
     for lag in lags:
-        change = np.linalg.norm(scaled[:, lag:] - scaled[:, :-lag], axis=-1)[..., OWN]
+        change = np.linalg.norm(error[:, lag:] - error[:, :-lag], axis=-1)
         changes.append(np.nanmedian(change) if np.isfinite(change).any() else np.nan)
     return np.array(changes)
 
 
-def _without_outliers(sampled, states=(0,)):
-    """Return errors (P, F, 17, 2) of joints in these states, NaN elsewhere and where they are outliers."""
-    kept = np.isin(sampled.state, states) & (np.linalg.norm(sampled.errors, axis=-1) < OUTLIER)
-    return np.where(kept[..., None], sampled.errors, np.nan)
-
-
 def fit_time(changes, seconds):
-    """Return the correlation time (s) and the shares of the variance that are constant, lasting and jitter.
+    """Return the correlation time (s) of all groups and each one's shares (G, 3): constant, lasting and jitter variance.
 
-    changes: as of `structure`, at lags of `seconds`: changes^2 = 2 (jitter + lasting (1 - exp(-seconds / time))).
+    changes: (G, L) as of `structure`, at lags of `seconds` (L,): their squares are
+    2 (jitter + lasting (1 - exp(-seconds / time))).
     """
-
-    def model(seconds, time, lasting, jitter):
-        return np.sqrt(2 * (jitter + lasting * (1 - np.exp(-seconds / time))))
-
+    groups = len(changes)
     known = np.isfinite(changes)
-    bounds = ([0.05, 0.05, 0.001], [0.5, 0.95, 0.5])
-    (time, lasting, jitter), _ = curve_fit(model, seconds[known], changes[known], (0.2, 0.5, 0.05), bounds=bounds)
-    total = max(1.0, lasting + jitter)
-    return time, np.array([max(0.05, 1 - lasting - jitter), lasting / total, jitter / total])
+
+    def model(_, time, *shares):
+        lasting, jitter = np.reshape(shares, (2, groups, 1))
+        return np.sqrt(2 * (jitter + lasting * (1 - np.exp(-seconds / time))))[known]
+
+    low, high, start = (
+        [time, *[lasting] * groups, *[jitter] * groups]
+        for time, lasting, jitter in ((0.05, 0.1, 0.001), (0.5, 0.98, 0.5), (0.2, 0.5, 0.05))
+    )
+    (time, *shares), _ = curve_fit(model, None, changes[known], start, bounds=(low, high))
+    lasting, jitter = np.reshape(shares, (2, groups))
+    parts = np.stack([np.maximum(0.02, 1 - lasting - jitter), lasting, jitter], axis=1)
+    return time, parts / parts.sum(1, keepdims=True)
 
 
 def fit_sizes(sampled):
-    """Return errors (17,): std a coordinate of seen joints, factors and shares of outliers (17, states), and spreads.
+    """Return {"error": std a coordinate, "spread": its log-std, "outliers": their share}, each (17, states).
 
-    Joints that are too rarely in a state share the values of all.
+    What is too rare counts as one with its group, or with all joints.
     """
     length = np.linalg.norm(sampled.errors, axis=-1)
-    sides = [sorted({joint, FLIPPED[joint]}) for joint in range(len(JOINTS))]
-    error, factors, outliers = np.zeros(len(JOINTS)), np.ones((len(JOINTS), 3)), np.zeros((len(JOINTS), 3))
-    medians, shares = np.full((len(JOINTS), 3), np.nan), np.full((len(JOINTS), 3), np.nan)
+    median, spread = fit_outliers(sampled)
+    sizes = {key: np.zeros((len(JOINTS), len(STATES))) for key in ("error", "spread", "outliers")}
     for joint in OWN:
+        group = next(members for members in GROUPS.values() if joint in members)
         for state in range(len(STATES)):
-            of = length[..., sides[joint]][sampled.state[..., sides[joint]] == state]
-            of = of[np.isfinite(of)]
-            if len(of) >= _ENOUGH:
-                shares[joint, state] = np.mean(of >= OUTLIER)
-                medians[joint, state] = np.median(of[of < OUTLIER]) if (of < OUTLIER).any() else OUTLIER
-    common = np.nanmedian(medians / medians[:, :1], axis=0), np.nanmean(shares, axis=0)
-    for joint in OWN:
-        error[joint] = medians[joint, 0] / _MEDIAN
-        own = np.isfinite(medians[joint])
-        factors[joint] = np.where(own, medians[joint] / medians[joint, 0], common[0])
-        outliers[joint] = np.where(own, shares[joint], common[1])
-    return error, factors, outliers
+            for joints in (sorted({joint, FLIPPED[joint]}), list(group), OWN):
+                chosen = length[..., joints][sampled.state[..., joints] == state]
+                chosen = chosen[np.isfinite(chosen)]
+                if len(chosen) >= _ENOUGH:
+                    break
+            else:
+                raise UserError(f"too few joints {STATES[state]} were measured; set --sequences higher")
+            for values, value in zip(sizes.values(), _fit_size(chosen, median, spread)):
+                values[joint, state] = value
+    return sizes
 
 
-def fit_spreads(sampled, error, factors):
-    """Return log-std of errors from piece to piece, and from joint to joint within one."""
+def _fit_size(lengths, outlier_size, outlier_spread):
+    """Return the error, its spread and the share of outliers of a mixture that has the quantiles of `lengths`."""
+    rng = np.random.default_rng(0)
+    gaussian, outlier = np.hypot(*rng.standard_normal((2, 2, 20_000)))
+    size, outlier_scale, drawn = rng.standard_normal(20_000), rng.standard_normal(20_000), rng.random(20_000)
+    outlier = outlier * outlier_size * np.exp(outlier_spread * outlier_scale)
+    wanted = np.log(np.quantile(lengths, _QUANTILES))
+
+    def off(parameters):
+        log_error, spread, share = parameters
+        mixed = np.where(drawn < share, outlier, np.exp(log_error + spread * size) * gaussian)
+        return np.log(np.quantile(mixed, _QUANTILES)) - wanted
+
+    start = [wanted[1] - np.log(_MEDIAN), 0.5, 0.05]
+    found = least_squares(off, start, bounds=([-6, 0.25, 0], [0, 1.0, 0.7]), diff_step=0.05, x_scale=[1, 0.5, 0.1]).x
+    return np.exp(found[0]), found[1], found[2]
+
+
+def fit_common(sampled, sizes):
+    """Return the share of the variance of log sizes that is common to all joints of a piece."""
     joint = np.arange(len(JOINTS))
-    length = np.linalg.norm(_without_outliers(sampled, (0, 1, 2)), axis=-1)
+    length = np.linalg.norm(sampled.errors, axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = (length / (error * factors[joint, sampled.state]))[..., OWN]
-        logs = np.log(np.sqrt(np.nanmean(np.square(scaled), axis=1)))  # (P, joints)
-    logs[~np.isfinite(logs)] = np.nan
-    pooled = scaled[np.isfinite(scaled)]
-    ratio = np.log(np.quantile(pooled, 0.9) / np.median(pooled))
-    total = _spread_of_ratio(ratio)
-    off = logs - np.nanmean(logs, axis=0)
-    pairs = [np.nanmean(off[:, a] * off[:, b]) for a in range(len(OWN)) for b in range(a) if FLIPPED[OWN[a]] != OWN[b]]
-    clip = np.sqrt(np.clip(np.nanmean(pairs), 0, total**2))
-    return clip, np.sqrt(max(0.0, total**2 - clip**2))
-
-
-def _spread_of_ratio(ratio):
-    """Return the log-std s of the size of Gaussian vectors for which log(q90 / q50) of their lengths is `ratio`."""
-    z = np.random.default_rng(0).standard_normal((3, 100_000))
-    length, size = np.log(np.hypot(z[0], z[1])), z[2]
-    tried = np.linspace(0, 1.5, 61)
-    ratios = [np.subtract(*np.quantile(length + s * size, [0.9, 0.5])) for s in tried]
-    return float(np.interp(ratio, ratios, tried))
+        logs = np.log(length / sizes["error"][joint, sampled.state])
+    logs[(length >= OUTLIER) | (length == 0)] = np.nan
+    means = np.nanmean(logs[..., OWN], axis=1)
+    means -= np.nanmean(means, axis=0)
+    pairs = [
+        np.nanmean(means[:, a] * means[:, b]) for a in range(len(OWN)) for b in range(a) if FLIPPED[OWN[a]] != OWN[b]
+    ]
+    return float(np.clip(np.nanmean(pairs) / np.square(sizes["spread"][OWN, 0]).mean(), 0, 1))
 
 
 def fit_outliers(sampled):
@@ -265,30 +274,30 @@ def fit_outliers(sampled):
 
 
 def fit_confidence(sampled):
-    """Return {"edges", "memory", group: {state: quantiles of the confidence at ranks 0 to 1, by error}}."""
+    """Return {"edges", "ranks", "memory", group: {state: rows of quantiles of the confidence, by error}}."""
     length = np.linalg.norm(sampled.errors, axis=-1)
     bins = np.digitize(length, _EDGES)
     known = np.isfinite(length) & np.isfinite(sampled.confidence)
     tables, scores = {}, np.full(length.shape, np.nan)
     for group, members in GROUPS.items():
-        mask = known & np.isin(np.arange(len(JOINTS)), members)
         tables[group] = {}
         for number, state in enumerate(STATES):
-            rows = []
-            for index in range(len(_EDGES) + 1):
-                chosen = mask & (sampled.state == number) & (bins == index)
-                reach = 1
-                while chosen.sum() < _ENOUGH and reach <= len(_EDGES):  # few: those of neighbouring errors too
-                    chosen = mask & (sampled.state == number) & (np.abs(bins - index) <= reach)
-                    reach += 1
-                if chosen.sum() < _ENOUGH:  # still few: of any state
-                    chosen = mask & (bins == index)
-                rows.append(np.quantile(sampled.confidence[chosen], _RANKS).round(3).tolist())
-                exact = mask & (sampled.state == number) & (bins == index)
-                if exact.sum() >= _ENOUGH:
-                    order = sampled.confidence[exact].argsort().argsort()
-                    scores[exact] = norm.ppf((order + 0.5) / exact.sum())
-            tables[group][state] = rows
+            mask = known & np.isin(np.arange(len(JOINTS)), members) & (sampled.state == number)
+            rows = [_nearest(mask, bins, row) for row in range(len(_EDGES) + 1)]
+            tables[group][state] = [np.quantile(sampled.confidence[row], _RANKS).round(3).tolist() for row in rows]
+            for row in range(len(_EDGES) + 1):
+                chosen = mask & (bins == row)
+                order = sampled.confidence[chosen].argsort().argsort()
+                scores[chosen] = norm.ppf((order + 0.5) / max(1, chosen.sum()))
     limbs = scores[..., list(GROUPS["limbs"])]
-    pairs = limbs[:, 1:] * limbs[:, :-1]
-    return {"edges": list(_EDGES), "memory": float(np.clip(np.nanmean(pairs), 0, 1)), **tables}
+    memory = np.nanmean(limbs[:, 1:] * limbs[:, :-1])
+    return {"edges": list(_EDGES), "ranks": list(_RANKS), "memory": float(np.clip(memory, 0, 1)), **tables}
+
+
+def _nearest(mask, bins, row):
+    """Return the part of a mask that is in this bin; and in bins about it, if that is too little."""
+    for reach in range(len(_EDGES) + 1):
+        chosen = mask & (np.abs(bins - row) <= reach)
+        if chosen.sum() >= _ENOUGH:
+            return chosen
+    raise UserError("too few joints were measured; set --sequences higher")

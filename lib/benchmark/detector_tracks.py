@@ -7,14 +7,19 @@ import torch
 
 from lib.benchmark.footage import Excerpt, read_views
 from lib.benchmark.matching import Estimate, match
+from lib.data.skeleton import LIMBS
 from lib.data.synthetic.render import project
 from lib.data.synthetic.sequences import FPS, SEEN
 from lib.data.synthetic.trunk import trunk_axes
+from lib.data.views import STANDARD_SIZE
+from lib.errors import UserError, describe
+from lib.files import atomic_path, require_file
 from lib.video.detection import open_detector
 
 _NEAR = 1.0  # of a drawn person's size: median distance of joints up to which a detection is of them
 _APART = 10.0  # s between sequences: the detector has forgotten who was there
 _STEP = 0.01  # m
+_OF_FRAMES = ("found", "truth", "visible", "axes")
 
 
 @dataclass(frozen=True)
@@ -76,25 +81,33 @@ def _drawn_track(detector, sequence, start):
     return Track(FPS, np.array(found), sequence.keypoints, sequence.visible, size, axes)
 
 
-def save_tracks(file, tracks):
-    """Write `Track`s to an open file, as npz."""
+def save_tracks(path, tracks):
+    """Write `Track`s as npz."""
     joined = {key: np.concatenate([getattr(track, key) for track in tracks]) for key in _OF_FRAMES}
     joined |= {key: np.array([getattr(track, key) for track in tracks]) for key in ("fps", "size")}
-    np.savez_compressed(file, start=np.cumsum([0] + [len(track.found) for track in tracks]), **joined)
+    start = np.cumsum([0] + [len(track.found) for track in tracks])
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        np.savez_compressed(handle, start=start, **joined)
 
 
 def load_tracks(path):
-    """Return the `Track`s that `save_tracks` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
-    spans = [slice(a, b) for a, b in zip(arrays["start"], arrays["start"][1:])]
-    return [
-        Track(fps=float(fps), size=float(size), **{key: arrays[key][span] for key in _OF_FRAMES})
-        for span, fps, size in zip(spans, arrays["fps"], arrays["size"])
-    ]
+    """Return the `Track`s that `save_tracks` wrote.
 
-
-_OF_FRAMES = ("found", "truth", "visible", "axes")
+    Raises:
+        UserError: the file is missing, damaged or another.
+    """
+    try:
+        with np.load(require_file(path), allow_pickle=False) as file:
+            arrays = dict(file)
+        spans = [slice(a, b) for a, b in zip(arrays["start"], arrays["start"][1:])]
+        return [
+            Track(fps=float(fps), size=float(size), **{key: arrays[key][span] for key in _OF_FRAMES})
+            for span, fps, size in zip(spans, arrays["fps"], arrays["size"], strict=True)
+        ]
+    except (OSError, MemoryError, UserError):
+        raise
+    except Exception as error:  # a damaged file raises whatever zipfile and NumPy do
+        raise UserError(f"{path}: has no tracks ({describe(error)}); measure them again") from error
 
 
 def _size(places):
@@ -103,6 +116,8 @@ def _size(places):
 
 def _axes(joints, focal, size):
     axes = trunk_axes(torch.from_numpy(np.ascontiguousarray(joints, np.float32))).numpy()
-    moved = joints[:, :, None] + _STEP * axes[:, None]
+    parent, child = map(list, zip(*LIMBS))
+    metre = np.linalg.norm(joints[:, child] - joints[:, parent], axis=-1).sum(1).mean() / STANDARD_SIZE
+    moved = joints[:, :, None] + _STEP * metre * axes[:, None]
     off = project(moved, focal, size) - project(joints, focal, size)[:, :, None]
     return np.swapaxes(off, -1, -2) / _STEP

@@ -49,7 +49,7 @@ def render(vertices, normals, faces, colours, segment, focal, light, background)
         )  # fmt: skip
 
     lit = np.clip(colours * shade[:, None], 0, 1)
-    image, depth = draw(lit, cv2.RASTERIZE_SHADING_SHADED, np.ascontiguousarray(background, np.float32))
+    image, depth = draw(lit, cv2.RASTERIZE_SHADING_SHADED, np.array(background, np.float32))
     labels = np.repeat(segment[:, None] / NOTHING, 3, axis=1)
     marked, _ = draw(labels, cv2.RASTERIZE_SHADING_FLAT, np.ones((height, width, 3), np.float32))
     return Rendered(image, depth, np.rint(marked[..., 0] * NOTHING).astype(np.uint8))
