@@ -34,7 +34,12 @@ def main(arguments=None):
     parser.add_argument(
         "--max-gap", type=float, default=0.5, metavar="S", help="longest gap to bridge (default: 0.5 s)"
     )
-    parser.add_argument("--smooth", type=positive_number, metavar="HZ", help="low-pass filter, 6 say (default: none)")
+    parser.add_argument(
+        "--smooth", type=float, metavar="HZ", help="low-pass filter, 6 say; 0: none (default: by confidence)"
+    )
+    parser.add_argument(
+        "--height", type=float, metavar="CM", help="body height of the first person, or of --focus: true sizes"
+    )
     parser.add_argument("--focal", type=positive_number, metavar="PX", help="focal length (default: of 54 degrees)")
     parser.add_argument("--audio", action="store_true", help="keep the video's sound")
     lift_to_folder(parser.parse(arguments))

@@ -13,10 +13,11 @@ from tqdm import tqdm
 from lib.baselines import linear_predictions, mean_pose_predictions
 from lib.data.dataset import network_input
 from lib.data.mpi3dhp import DataReader3DHP
-from lib.data.skeleton import JOINTS, ROOT, flip
+from lib.data.skeleton import JOINTS, ROOT
 from lib.errors import TrainingStopped
 from lib.metrics import Scores, evaluate_h36m
 from lib.metrics_3dhp import Scores3DHP, evaluate_clips_3dhp
+from lib.model.inference import infer
 
 _PARTS_3DHP = ("per_sequence", "per_activity", "per_group")
 
@@ -34,13 +35,6 @@ def baselines(reader):
         _evaluate(mean_pose_predictions(reader), reader),
         _evaluate(linear_predictions(reader), reader),
     )
-
-
-@torch.no_grad()
-def infer(model, x, config):
-    """What the network makes of x (B, F, J, C); averaged with what it makes of the mirrored x, if `flip`."""
-    y = model(x)
-    return (y + flip(model(flip(x)))) / 2 if config.flip else y
 
 
 def predict(model, reader, config, device):

@@ -11,7 +11,7 @@ from lib.config import validate
 from lib.data.cmu import read_motion
 from lib.data.skeleton import root_relative
 from lib.errors import UserError
-from lib.video.camera import World, roots, steady
+from lib.video.camera import roots, steady
 from lib.video.detection import Detection
 from lib.video.detections import Detections
 from lib.video.gaps import bridge, fill
@@ -20,6 +20,7 @@ from lib.video.poses import Person
 from lib.video.quality import quality
 from lib.video.smoothing import check_cutoff, smooth
 from lib.video.tracking import Track, Tracker, link
+from lib.video.world import settle
 
 FPS = 30
 WHITE = np.zeros((360, 640, 3), np.uint8)
@@ -50,7 +51,9 @@ def walk():
     """A walk of 200 frames at 30 per second, m, z up: (200, 17, 3)."""
     motion = read_motion("data/cmu17_large.npz")
     first = next(
-        i for i, (a, n) in enumerate(zip(motion["action"], np.diff(motion["start"]))) if a in ("walking", "walk") and n > 400
+        i
+        for i, (a, n) in enumerate(zip(motion["action"], np.diff(motion["start"])))
+        if a in ("walking", "walk") and n > 400
     )
     rows = slice(motion["start"][first], motion["start"][first] + 400, 2)
     return (motion["root"][rows, None] + motion["joints"][rows].astype(float)) * 1e-4
@@ -216,40 +219,38 @@ def test_people_are_put_where_their_keypoints_are(walk):
     keypoints[50:55, :, 2] = 0
     missing = roots(root_relative(camera), keypoints, 640, 360, 600.0)
     assert np.isnan(missing[50:55]).all()
-    np.testing.assert_allclose(steady(missing, FPS), camera[:, 0], atol=0.08)
+    np.testing.assert_allclose(steady(missing, np.arange(200) / FPS), camera[:, 0], atol=0.08)
 
 
 @pytest.mark.parametrize("tilt", [0.0, 0.3, -0.2])
 def test_the_world_is_upright_whatever_the_camera_looks_down(walk, tilt):
     camera, _ = before_camera(walk, tilt)
-    world = World()
-    world.add(camera)
-    world.stand(1, camera)
-    turned = camera @ world.rotation().T + world.shift()
-    np.testing.assert_allclose(world.rotation() @ world.rotation().T, np.eye(3), atol=1e-9)
+    walker = Person(1, np.arange(200), None, None, camera.astype(np.float32), np.empty((200, 17, 3), np.float32))
+    rotation, _ = settle([walker], np.arange(200) / FPS)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
     up = Rotation.from_rotvec([tilt, 0, 0]).as_matrix() @ [0, -1, 0]
-    assert np.degrees(np.arccos(up @ world.rotation()[2])) < 6
-    assert 0.02 < np.percentile(turned[:, [3, 6], 2], 5) < 0.14  # m: ankles above the floor
+    assert np.degrees(np.arccos(up @ rotation[2])) < 6
+    assert 0.02 < np.percentile(walker.world[:, [3, 6], 2], 5) < 0.14  # m: ankles above the floor
 
 
 def test_the_floor_is_under_who_stands_not_under_who_crouches(walk):
     camera, _ = before_camera(walk)
     crouching = camera * 0.4 + [0, 1.5, 0]  # lifted too low
     crouching[:, [2, 5]] = crouching[:, [1, 4]] + [0, 0, 0.2]
-    world = World()
-    world.add(camera)
-    world.add(crouching)
-    world.stand(1, camera)
-    world.stand(2, crouching)
-    feet = (camera @ world.rotation().T + world.shift())[:, [3, 6], 2].min(1)
-    assert 0.02 < np.percentile(feet, 10) < 0.15
+    people = [
+        Person(n, np.arange(200), None, None, joints.astype(np.float32), np.empty((200, 17, 3), np.float32))
+        for n, joints in enumerate((camera, crouching), 1)
+    ]
+    settle(people, np.arange(200) / FPS)
+    assert 0.02 < np.percentile(people[0].world[:, [3, 6], 2].min(1), 10) < 0.15
 
 
-def test_a_filter_takes_jitter_out_and_delays_nothing(walk):
+@pytest.mark.parametrize("cutoff", [6.0, None])
+def test_a_filter_takes_jitter_out_and_delays_nothing(walk, cutoff):
     camera, _ = before_camera(walk)
     noisy = camera + np.random.default_rng(0).normal(0, 0.02, camera.shape)
     smoothed = noisy.copy()
-    smooth(smoothed, 6.0, FPS)
+    smooth(smoothed, np.ones((200, 17)), np.arange(200) / FPS, cutoff)
     assert np.linalg.norm(smoothed - camera, axis=-1).mean() < 0.8 * np.linalg.norm(noisy - camera, axis=-1).mean()
     as_person = [Person(1, np.arange(len(p)), None, None, p, None) for p in (camera, noisy, smoothed)]
     true, before, after = (quality(p, FPS) for p in as_person)

@@ -28,7 +28,7 @@ def draw(reader, seed, count=64):
 
 def test_views_are_drawn_anew_and_follow_from_the_seed(reader):
     (x, y), (again, _), (other, _) = draw(reader, 1), draw(reader, 1), draw(reader, 2)
-    assert x.shape == y.shape == (64, 27, 17, 3)
+    assert x.shape == y.shape == (64, reader.n_frames, 17, 3)
     assert torch.equal(x, again) and not torch.equal(x, other)
     assert x.isfinite().all() and y.isfinite().all()
 
@@ -76,9 +76,9 @@ def test_a_perfect_network_gives_back_the_places_in_the_image(reader):
     """Targets, turned and placed as lib/video does, project onto the detections if those have no errors."""
     detector = Perfect()
     torch.manual_seed(6)
-    _, y = Views(reader.views.motion, 27, detector)(reader.shots[torch.randint(len(reader.shots), (8,))])
+    _, y = Views(reader.views.motion, reader.n_frames, detector)(reader.shots[torch.randint(len(reader.shots), (8,))])
     for places, pose, f in zip(detector.places, y, detector.focal):
-        keypoints = torch.cat([places, torch.ones(27, 17, 1)], dim=-1)
+        keypoints = torch.cat([places, torch.ones(reader.n_frames, 17, 1)], dim=-1)
         _, centre, _ = crop(keypoints[None])
         camera = (pose @ towards(centre, f)[0]).double().numpy()
         root = roots(camera, keypoints.double().numpy(), 0, 0, float(f))

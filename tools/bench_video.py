@@ -24,48 +24,31 @@ from lib.cli import Parser, progress_bar, run
 from lib.files import PROJECT
 from lib.memory import reuse_freed_memory
 from lib.video.detection import open_detector
-from lib.video.detection.mediapipe import MODEL, quiet
 from lib.video.pipeline import Options, detect, lift
 from lib.video.render import Renderer
 from lib.video.source import VideoSource
 from lib.video.writer import VideoWriter
 
 SAMPLE = PROJECT / "demo" / "video" / "sample_video.mp4"
+DETECTORS = "accurate", "fast"
 REPEATS = 3
 EVERY = 1.0  # s between readings of memory
 
 
-def whole(folder):
+def whole(folder, detector):
     """Seconds of the command, from its start to its end."""
     start = time.perf_counter()
-    command = [sys.executable, PROJECT / "vis.py", "--video", SAMPLE, "-o", folder / "whole"]
+    command = [sys.executable, PROJECT / "vis.py", "--video", SAMPLE, "--detector", detector, "-o", folder / detector]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
-def detecting(frames):
-    with open_detector("mediapipe") as detector:
-        detector.detect(frames[0][2], -1.0, 0)  # opens the first person's landmarker
+def detecting(frames, name):
+    """Seconds of one detector, and how many people it sees, a person counted once a frame."""
+    with open_detector(name) as detector:
         start = time.perf_counter()
-        for number, seconds, frame in frames:
-            detector.detect(frame, seconds, number)
-        return time.perf_counter() - start
-
-
-def mediapipe_alone(frames):
-    """MediaPipe's own landmarker, asked for two people in whole frames: seconds, and how many it finds."""
-    from mediapipe import Image, ImageFormat
-    from mediapipe.tasks.python import BaseOptions, vision
-
-    options = vision.PoseLandmarkerOptions(
-        base_options=BaseOptions(model_asset_path=str(MODEL)), running_mode=vision.RunningMode.VIDEO, num_poses=2
-    )
-    with quiet(), vision.PoseLandmarker.create_from_options(options) as landmarker:
-        start, found = time.perf_counter(), 0
-        for _, seconds, frame in frames:
-            image = Image(image_format=ImageFormat.SRGB, data=frame)
-            found += len(landmarker.detect_for_video(image, round(seconds * 1000)).pose_landmarks)
-        return time.perf_counter() - start, found
+        seen = sum(len(detector.detect(frame, seconds, number)) for number, seconds, frame in frames)
+        return time.perf_counter() - start, seen
 
 
 def lifting(source, folder):
@@ -100,8 +83,7 @@ def stages(folder):
     detect(source, folder / "lifted" / "detections", Options(), lambda items, *_, **__: items).close()
     poses = lift(source, folder / "lifted", Options())
     calls = {
-        "detection": lambda: detecting(frames),
-        "mediapipe_alone": lambda: mediapipe_alone(frames)[0],
+        **{f"finding_people_{name}": lambda name=name: detecting(frames, name)[0] for name in DETECTORS},
         "lifting": lambda: lifting(source, folder / "lifted"),
         "rendering": lambda: drawing(frames, poses),
         "rendering_and_encoding": lambda: encoding(frames, poses, folder),
@@ -110,11 +92,9 @@ def stages(folder):
     for _ in benchmark.progress(range(REPEATS), "stages"):
         for name, call in calls.items():
             seconds[name].append(call())
-    person_frames = sum(len(person.frames) for person in poses.people)
     return {
         "frames": len(frames),
-        "person_frames": person_frames,
-        "mediapipe_alone_person_frames": mediapipe_alone(frames)[1],
+        "person_frames": {name: detecting(frames, name)[1] for name in DETECTORS},
         "seconds": seconds,
         "frames_per_second": {name: len(frames) / median(values) for name, values in seconds.items()},
     }
@@ -159,10 +139,11 @@ def memory(folder, minutes):
 
 def measure_speed(folder):
     """A table of the command and its stages, and the values in it."""
-    found = {"whole_seconds": whole(folder), **stages(folder)}
-    people = f"{found['person_frames']} of a person (MediaPipe alone: {found['mediapipe_alone_person_frames']})"
-    lines = [f"{SAMPLE.name}: {found['frames']} frames, {people}"]
-    lines.append(f"{'vis.py, start to end':<28}{found['whole_seconds']:>10.1f} s")
+    found = {"whole_seconds": {name: whole(folder, name) for name in DETECTORS}, **stages(folder)}
+    lines = [f"{SAMPLE.name}: {found['frames']} frames"]
+    for name, seconds in found["whole_seconds"].items():
+        lines.append(f"{f'vis.py --detector {name}':<28}{seconds:>10.1f} s")
+        lines.append(f"{f'people seen by {name}':<28}{found['person_frames'][name]:>10} times")
     for name, rate in found["frames_per_second"].items():
         lines.append(f"{name.replace('_', ' '):<28}{rate:>10.0f} frames/s")
     return lines, found

@@ -95,7 +95,7 @@ def make_views(motion_file, target, train_views=3, seed=0, progress=lambda clips
             views = train_views
         for number, shot in enumerate(shots, 1):
             for view in range(views):
-                seen = _view(shot, split, view, fps, rng)
+                seen = see(shot, split, view, fps, rng)
                 seen["action"] = np.full(len(shot), str(motion["action"][index]))
                 seen["source"] = np.full(len(shot), f"{name}_shot_{number:02d}_ca_{view + 1:02d}")
                 parts[split].append(seen)
@@ -127,8 +127,11 @@ def read_motion(path):
     return motion
 
 
-def _view(joints, split, view, fps, rng):
-    """What one camera sees of joints (n, 17, 3), m, z up: the layout's per-row arrays."""
+def see(joints, split, view, fps, rng):
+    """Return what one camera sees of joints (n, 17, 3), m, z up: the arrays of the layout, an entry a frame.
+
+    split: "test" for the fixed cameras of numbers `view`, "train" for random ones.
+    """
     middle = (joints[:, ROOT].min(0) + joints[:, ROOT].max(0)) / 2
     if split == "test":
         camera = list(CAMERA_SIZES)[view]

@@ -36,7 +36,7 @@ def towards(centre, focal):
 
     centre: (..., 2) from the principal point, in the unit of `focal`; axes are x right, y down, z ahead.
     """
-    x, y = (centre / focal).unbind(-1)
+    x, y = (centre / focal).to(centre.dtype).unbind(-1)
     level = (1 + x.square()).sqrt()
     length = (1 + x.square() + y.square()).sqrt()
     zero = torch.zeros_like(x)

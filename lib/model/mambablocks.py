@@ -5,7 +5,6 @@ import math
 import torch
 import torch.nn.functional as F
 from selective_scan import cross_scan, why_unavailable
-from timm.layers import Mlp
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -98,6 +97,18 @@ class BiSTSSMBlock(nn.Module):
 
     def _feed_forward(self, x):
         return recomputed(lambda x: self.mlp(self.norm2(x)), x)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them, over the last axis; parameters are named as timm's."""
+
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 def recomputed(function, *inputs):

@@ -1,11 +1,14 @@
-"""People in videos, in 3D: `from lib.video import lift_video`."""
+"""People in videos, in 3D: `from lib.video import lift_video`, or `lift_keypoints` where keypoints are there already."""
 
-__all__ = ["Options", "lift_video"]
+from importlib import import_module
+
+_MODULES = {"Options": "pipeline", "lift_video": "pipeline", "lift_keypoints": "keypoints"}
+
+__all__ = list(_MODULES)
 
 
 def __getattr__(name):
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lib.video import pipeline  # only now: it loads PyTorch, OpenCV and PyAV, which a detector may not need
-
-    return getattr(pipeline, name)
+    # only now: they load PyTorch, OpenCV and PyAV, which a detector may not need
+    return getattr(import_module(f"lib.video.{_MODULES[name]}"), name)

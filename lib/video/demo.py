@@ -23,7 +23,8 @@ VIDEOS = PROJECT / "demo" / "video"
 OUTPUT = Path("demo/output")
 _WORKING = ".posemamba"  # in the folder of results, until they are there
 _SAME = (
-    "config", "clip_len", "pixel", "detector", "keypoints", "keypoints_first", "focus", "max_gap", "smooth", "focal",
+    "config", "clip_len", "pixel", "detector", "keypoints", "keypoints_first", "focus", "max_gap", "smooth", "height",
+    "focal",
 )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def lift_to_folder(options):
         working = folder / _WORKING
         try:
             poses = lift(source, working, chosen, progress_bar)
-            qualities = write_data(poses, source, folder)
+            qualities = write_data(poses, source, folder, chosen.smooth)
             write_pictures(poses, source, folder, working, options.audio, progress_bar)
         except KeyboardInterrupt:
             again = f"python vis.py --video {source.path} -o {folder}" if camera else "the same command"

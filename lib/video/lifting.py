@@ -1,18 +1,67 @@
 """From a person's keypoints to 3D: overlapping windows through the network, blended without seams."""
 
+import re
+
 import numpy as np
 import torch
 
+from lib.config import load_config
 from lib.data.crop import crop, towards
 from lib.data.skeleton import LIMBS, ROOT
 from lib.data.views import STANDARD_SIZE
-from lib.evaluation import infer
+from lib.errors import UserError
+from lib.files import PROJECT
+from lib.model.inference import infer
 from lib.video.gaps import BLOCK
+from lib.weights import read_weights
 
+WEIGHTS = PROJECT / "demo" / "posemamba_wild.safetensors"
 _BATCH = 16  # windows at a time
 _OVERLAP = 3  # a window shares 1/3 of its frames with the next
 _FASTEST = 60.0  # frames per second that the network was trained on, at most
 _FRAMED = 1.0  # how large a person is before networks trained on pictures, in units of half the width
+
+
+def open_lifter(weights=WEIGHTS, config=None, clip_len=None, pixel=False, device=None):
+    """Return the `Lifter` of a checkpoint file.
+
+    Args:
+        config: YAML file, where the checkpoint has none or other keys are wanted.
+        clip_len: frames of a window; None: the config's.
+        pixel: of `Lifter`.
+        device: of `choose_device`.
+
+    Raises:
+        UserError: a file or an option is bad.
+    """
+    checkpoint = read_weights(weights)
+    size = checkpoint.size()
+    base = {"clip_len": size["maxlen"], **checkpoint.config, **size}
+    config = load_config(config, (), base, checkpoint.path)
+    clip_len = config.clip_len if clip_len is None else clip_len
+    if clip_len > config.maxlen:
+        raise UserError(f"clip_len: {clip_len}: the network takes 1 to {config.maxlen} frames")
+    if pixel and config.dataset == "views":
+        raise UserError(f"pixel: {weights} always sees people cropped; it is for networks of whole pictures")
+    device = choose_device(device)
+    model = config.build_model()
+    checkpoint.load_into(model)
+    return Lifter(model.to(device).eval(), config, device, clip_len, pixel)
+
+
+def choose_device(name=None):
+    """Return the `torch.device` of a name, "cpu", "cuda" or "cuda:1"; None: CUDA if it is there.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
+        raise UserError(f"device: {name!r}: expected cpu, cuda, cuda:1, ...")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: {name}: there are {torch.cuda.device_count()} GPUs here, counted from 0")
+    return device
 
 
 class Lifter:
@@ -40,6 +89,7 @@ class Lifter:
                 frames a second than the network knows, some are passed over and their poses interpolated.
             width, height, focal: of the picture, px.
         """
+        width, height, focal = float(width), float(height), float(focal)  # NumPy's would make tensors float64
         every = max(1, round(fps / _FASTEST))
         self._lift(keypoints[::every], out[::every], width, height, focal)
         _fill_between(out, every)

@@ -1,32 +1,28 @@
 """A video to the 3D poses of its people: detect and track, lift, place in the world. Memory does not grow with length."""
 
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lib.config import load_config
 from lib.errors import UserError, nearest
-from lib.files import PROJECT, require_file
-from lib.video.camera import FOCAL, World, roots, steady
+from lib.files import require_file
+from lib.video.camera import FOCAL, roots, steady
 from lib.video.detection import open_detector, options_of_detector
 from lib.video.detection.keypoints_file import read_keypoints
 from lib.video.detections import Detections
 from lib.video.gaps import blocks, bridge, fill
-from lib.video.lifting import Lifter
+from lib.video.lifting import WEIGHTS, choose_device, open_lifter
 from lib.video.poses import Person, Poses, mean_rate
 from lib.video.smoothing import check_cutoff, smooth
 from lib.video.source import VideoSource
 from lib.video.tracking import SHORTEST, Tracker
-from lib.weights import read_weights
+from lib.video.world import settle
 
-WEIGHTS = PROJECT / "demo" / "posemamba_wild.safetensors"
 MOST_PIXELS = 1920  # px of a picture's longer side; larger ones are worked on smaller
 _SAVE_EVERY = 300  # frames
 _LOOK_BACK = 15  # frames, before an interrupted detection goes on
@@ -51,7 +47,8 @@ class Options(BaseModel):
     keypoints_first: int = 0  # the number they give the first frame
     focus: int | None = None  # the only person to keep
     max_gap: float = Field(0.5, ge=0)  # s, the longest gap that is bridged
-    smooth: float | None = Field(None, gt=0)  # Hz, of a low-pass filter
+    smooth: float | None = Field(None, ge=0)  # Hz, of a low-pass filter; 0 for none; by confidence by default
+    height: float | None = Field(None, gt=50, le=272)  # cm, of the body of the first person, or of `focus`
     focal: float | None = Field(None, gt=0)  # px; a usual one by default
     device: str | None = None  # "cpu", "cuda" or "cuda:1"; what there is by default
 
@@ -96,7 +93,7 @@ def lift(source, folder, options, progress=None):
     folder, progress = Path(folder), progress or _silent
     if options.smooth:
         check_cutoff(options.smooth, source.fps)
-    lifter = _lifter(options)
+    lifter = open_lifter(options.weights, options.config, options.clip_len, options.pixel, options.device)
     found = detect(source, folder / "detections", options, progress)
     focal = options.focal * source.scale if options.focal else FOCAL * max(source.width, source.height)
     try:
@@ -134,7 +131,8 @@ def detect(source, folder, options, progress):
 def _detect(found, source, options, progress):
     """Goes on with the detections `found` until the video ends."""
     if options.keypoints:
-        opened, scale = read_keypoints(options.keypoints, options.keypoints_first), source.scale
+        size, scale = (source.width / source.scale, source.height / source.scale), source.scale
+        opened = read_keypoints(options.keypoints, options.keypoints_first, size)
     else:
         opened, scale = _open_detector(options), 1.0
     with opened as detector:
@@ -160,7 +158,7 @@ def _detect(found, source, options, progress):
 
 def _open_detector(options):
     """The detector of `options`, on its device if it has the choice."""
-    device = _device(options)
+    device = choose_device(options.device)
     if device.type == "cuda" and "device" in options_of_detector(options.detector):
         return open_detector(options.detector, device=str(device), **options.detector_options)
     return open_detector(options.detector, **options.detector_options)
@@ -193,19 +191,10 @@ def _lift(found, source, folder, lifter, focal, options, progress):
         if options.focus not in people:
             raise UserError(f"focus: there is no person {options.focus}; there are {', '.join(map(str, people))}")
         people = {options.focus: people[options.focus]}
-    people, world = _people(people, rows, times, folder, options.max_gap), World()
+    people = _people(people, rows, times, folder, options.max_gap)
     for person in progress(people, "lifting", total=len(people), unit="person"):
-        _lift_person(person, lifter, (source.width, source.height, focal), fps, options.smooth)
-        for segment in person.segments():
-            for block in blocks(segment):
-                world.add(person.camera[block])
-    for person in people:
-        for block in blocks(slice(0, len(person.frames))):
-            world.stand(person.id, person.camera[block])
-    rotation, shift = world.rotation(), world.shift()
-    for person in people:
-        for block in blocks(slice(0, len(person.frames))):
-            person.world[block] = person.camera[block] @ rotation.T + shift
+        _lift_person(person, lifter, (source.width, source.height, focal), fps, times[person.frames], options.smooth)
+    rotation, shift = settle(people, times, options.height and options.height / 100)
     return Poses(source.name, times, source.width, source.height, focal, rotation, shift, people)
 
 
@@ -228,17 +217,22 @@ def _people(people, rows, times, folder, max_gap):
     return made
 
 
-def _lift_person(person, lifter, size, fps, cutoff):
-    """Writes `person.camera`; size: width, height and focal length, px; cutoff: Hz of a low-pass filter, or None."""
+def _lift_person(person, lifter, size, fps, times, cutoff):
+    """Write `person.camera`.
+
+    Args:
+        size: width, height and focal length, px.
+        times: (n,) s of the person's frames.
+        cutoff: of `smooth`.
+    """
     keypoints, camera = person.keypoints, person.camera
     for segment in person.segments():
         lifter.lift(keypoints[segment], camera[segment], *size, fps)
-        if cutoff:
-            smooth(camera[segment], cutoff, fps)
+        confidence = np.array(keypoints[segment, :, 2])
+        smooth(camera[segment], confidence, times[segment], cutoff)
         places = [roots(camera[block], keypoints[block], *size) for block in blocks(segment)]
-        place = steady(np.concatenate(places), fps)
-        if cutoff:
-            smooth(place[:, None], cutoff, fps)
+        place = steady(np.concatenate(places), times[segment], smoothed=cutoff != 0)
+        smooth(place[:, None], confidence.mean(1, keepdims=True), times[segment], cutoff)
         for block in blocks(segment):
             camera[block] += place[block.start - segment.start : block.stop - segment.start, None]
 
@@ -259,32 +253,6 @@ class _Indexed:
 
     def __getitem__(self, index):
         return self.array[self.chosen[index]]
-
-
-def _lifter(options):
-    checkpoint = read_weights(options.weights)
-    size = checkpoint.size()
-    base = {"clip_len": size["maxlen"], **checkpoint.config, **size}
-    config = load_config(options.config, (), base, checkpoint.path)
-    clip_len = config.clip_len if options.clip_len is None else options.clip_len
-    if clip_len > config.maxlen:
-        raise UserError(f"clip_len: {clip_len}: the network takes 1 to {config.maxlen} frames")
-    if options.pixel and config.dataset == "views":
-        raise UserError(f"pixel: {options.weights} always sees people cropped; it is for networks of whole pictures")
-    device = _device(options)
-    model = config.build_model()
-    checkpoint.load_into(model)
-    return Lifter(model.to(device).eval(), config, device, clip_len, options.pixel)
-
-
-def _device(options):
-    name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
-        raise UserError(f"device: {name!r}: expected cpu, cuda, cuda:1, ...")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device: {name}: there are {torch.cuda.device_count()} GPUs here, counted from 0")
-    return device
 
 
 def _silent(items, doing, **looks):

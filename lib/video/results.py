@@ -7,6 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from lib.files import atomic_path
 from lib.video.export.arrays import write_npz
@@ -14,7 +15,9 @@ from lib.video.export.bvh import write_all_bvh
 from lib.video.export.tables import write_csv, write_json
 from lib.video.quality import quality
 from lib.video.render import Renderer
+from lib.video.smoothing import describe_smoothing
 from lib.video.source import VideoSource
+from lib.video.stature import stature
 from lib.video.viewer import EMBED_MOST, write_viewer
 from lib.video.writer import VideoWriter, write_gif
 
@@ -31,8 +34,15 @@ def is_result(path, folder):
     return path.parent == Path(folder).resolve() and bool(path.name in _FILES or _MOTIONS.fullmatch(path.name))
 
 
-def write_data(poses, source, folder):
-    """poses.npz, poses.json, poses.csv, a BVH file for each unbroken motion, report.json; {person: `Quality`}."""
+def write_data(poses, source, folder, cutoff=None):
+    """Write poses.npz, poses.json, poses.csv, a BVH file for each unbroken motion, report.json.
+
+    Args:
+        cutoff: with which the poses were smoothed, see `lib.video.smoothing.smooth`.
+
+    Returns:
+        {person: `Quality`}.
+    """
     folder = Path(folder)
     for old in folder.glob("person_*.bvh"):
         if _MOTIONS.fullmatch(old.name):
@@ -47,6 +57,8 @@ def write_data(poses, source, folder):
         "damaged": source.damaged,
         "frames": len(poses.times),
         "fps": round(poses.fps, 3),
+        "smoothing": describe_smoothing(cutoff),
+        "camera": _camera(poses),
         "people": {
             person.id: {
                 "frames": len(person.frames),
@@ -54,6 +66,7 @@ def write_data(poses, source, folder):
                 "first_s": round(float(poses.times[person.frames[0]]), 3),
                 "last_s": round(float(poses.times[person.frames[-1]]), 3),
                 "limb_deviation_mm": round(qualities[person.id].limb_deviation, 1),
+                "height_m": round(stature(person), 2),
                 "acceleration_m_s2": round(qualities[person.id].acceleration, 2),
             }
             for person in poses.people
@@ -62,6 +75,16 @@ def write_data(poses, source, folder):
     with atomic_path(folder / "report.json") as temporary:
         temporary.write_text(json.dumps(report, indent=1), encoding="utf-8")
     return qualities
+
+
+def _camera(poses):
+    """Return where the camera is taken to be and how it is held."""
+    right, down, forward = poses.rotation[2]  # how far the camera's axes point up
+    return {
+        "height_m": round(float(poses.shift[2]), 2),
+        "tilt_down_degrees": round(float(np.degrees(np.arcsin(np.clip(-forward, -1, 1)))), 1),
+        "roll_degrees": round(float(np.degrees(np.arctan2(right, -down))), 1),
+    }
 
 
 def write_pictures(poses, source, folder, working, audio, progress):

@@ -19,7 +19,7 @@ from trackers import OCSORTTracker
 LOST = 1.0  # s that OC-SORT waits for a person
 SHORTEST = 0.25  # s: a shorter track is no person
 LINK = 5.0  # s: the longest absence that `link` bridges
-_LINK_SPEED = 1.0  # body sizes a second that an absent person may move, and half a size at once
+_LINK_SPEED = 2.0  # body sizes a second that an absent person may move, and half a size at once
 _LINK_RESIZE = 2.0
 _WHOLE = 0.5  # s in which who comes from behind something, or goes there, is seen as large as they are
 _BOTH = 0.15  # s that both may be there: a person found twice, before the first is let go

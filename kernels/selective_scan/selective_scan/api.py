@@ -187,7 +187,6 @@ def _choose(implementation, u, A):
     return _resolve(implementation, u.device.type, u.device.index, u.dtype, A.shape[1], u.shape[1:].numel())
 
 
-@torch.compiler.assume_constant_result  # or torch.compile would trace how libraries are found
 def _resolve(implementation, device_type, device, dtype, states, elements):
     if implementation is None:
         implementation = default_implementation(device_type, dtype, device)
@@ -211,6 +210,11 @@ def _resolve(implementation, device_type, device, dtype, states, elements):
                 "use 'torch'"
             )
     return implementation
+
+
+# Or torch.compile would trace how libraries are found. `torch.compiler.assume_constant_result` sets the same mark, but
+# loads the whole compiler, which takes as long as PyTorch itself, also where nothing is ever compiled.
+_resolve._dynamo_marked_constant = True
 
 
 def _check_input(u, form, dimensions):

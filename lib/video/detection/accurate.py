@@ -1,5 +1,6 @@
 """The default detector: MoveNet finds people now and then, BlazePose sees the joints of each in every frame."""
 
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ from lib.video.detection import Detection, Detector, blazepose, movenet
 from lib.video.detection.blazepose import BlazePose, Square
 from lib.video.detection.joints import LAYOUTS, to_h36m
 from lib.video.detection.movenet import MoveNet
-from lib.video.detection.people import BODY, HIPS, SHOULDERS, apart, coco, distinct
+from lib.video.detection.people import BODY, HIPS, apart, coco, distinct, overlap, size, upwards
 from lib.video.detection.search import near, views
 
 _SEARCH_EVERY = 0.25  # s
@@ -19,16 +20,20 @@ _STAY = 0.13  # s, exactly there
 _REACH = 1.25 * 1.25  # of the distance from the hips to the furthest joint: half the side of BlazePose's square
 _SURE = 0.15  # confidence of a joint that it must hold
 
-_NEW_SCORE, _NEW_PRESENCE = 0.25, 0.8  # what MoveNet and BlazePose must say of someone new
+_NEW_SCORE, _NEW_PRESENCE = 0.25, 0.9  # what MoveNet and BlazePose must say of someone new
 _PRESENCE = 0.4  # BlazePose of someone known
 
 # How far people may be `apart`:
-_AGREED = 0.15  # the two networks of the same person
+_AGREED = 0.13  # the two networks of the same person
 _MOVED = 0.25  # a person from frame to frame
 _STRAYED = 0.3  # a person who was lost
 _KNOWN = 0.2  # what is found from someone known: it is them
 _SAME = 0.1  # two who are one
+_COVERED = 0.7  # intersection over union of their boxes: so are these
 
+_HOLD = 1.25  # times as large, someone new must be to take the place of someone who is followed
+
+log = logging.getLogger(__name__)
 _LAYOUT = {len(LAYOUTS[name]): name for name in ("mediapipe33", "coco17")}
 
 
@@ -46,26 +51,30 @@ class Accurate(Detector):
 
     def __init__(self, det_model=movenet.MODEL, pose_model=blazepose.MODEL, people=6):
         self._finder, self._network = MoveNet(det_model), BlazePose(pose_model)
-        self._most = people
-        self._people, self._searched, self._turn = [], None, 0
+        self._most, self._crowded = people, False
+        self._people, self._turn = [], 0
+        self._searched = self._last = None  # s, of the last frame with other views; of the last frame
         self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "detect")
 
     def detect(self, frame, seconds, number):
         """Follow and search side by side, then begin with those who are new."""
         looking = self._search(frame, seconds)
         self._together(self._follow, [(person, frame, seconds) for person in self._people])
-        found = [pose for task in looking for pose in task.result()]
-        self._people += self._new(found, frame, seconds)
-        present = [person for person in self._people if seconds - person.seen <= _SOUGHT]
-        present.sort(key=lambda person: (person.seen < seconds, person.since))
-        self._people = distinct(present, lambda person: person.coco, _SAME)
+        self._begin([pose for task in looking for pose in task.result()], frame, seconds)
+        self._last = seconds
+        self._people = [person for person in self._people if seconds - person.seen <= _SOUGHT]
+        self._people.sort(key=lambda person: (person.seen < seconds, person.since))
+        self._people = distinct(self._people, lambda person, other: apart(person.joints, other.joints) < _SAME)
         return [person.detection() for person in self._people if person.seen == seconds]
 
     def close(self):
         self._threads.shutdown()
 
     def _search(self, frame, seconds):
-        """Return tasks that find `Pose`s: in all views of the first frame; then in the whole image and a few others."""
+        """Return tasks that find `Pose`s: in all views of the first frame; then in the whole image and a few others.
+
+        While someone or everyone is missing, the whole image is searched in every frame.
+        """
         whole, others = views(frame.shape[1], frame.shape[0])
         if self._searched is None:
             chosen = [whole, *others]
@@ -73,38 +82,46 @@ class Accurate(Detector):
             chosen = [whole, *(others[(self._turn + n) % len(others)] for n in range(_OTHER_VIEWS))]
             self._turn += _OTHER_VIEWS
         else:
-            return [] if self._people else [self._threads.submit(whole.find, self._finder, frame)]
-        self._searched = seconds
+            missed = not self._people or any(person.seen < self._last for person in self._people)
+            chosen = [whole] if missed else []
+        if len(chosen) > 1:
+            self._searched = seconds
         return [self._threads.submit(view.find, self._finder, frame) for view in chosen]
 
     def _follow(self, person, frame, seconds):
         """See a person where they were, or else about there, if need be with MoveNet's joints."""
+        before = person.joints
         if seconds - person.seen <= _STAY:
-            joints, presence = self._see(person.coco, frame)
-            if presence >= _PRESENCE and apart(coco(joints), person.coco) < _MOVED:
-                person.joints, person.seen = joints, seconds
+            joints, presence = self._see(before, frame)
+            if presence >= _PRESENCE and apart(coco(joints), before) < _MOVED:
+                person.see(joints, seconds)
                 return
-        view = near(person.coco, *frame.shape[1::-1])
-        for pose in view.find(self._finder, frame):
-            if apart(pose.joints, person.coco) < _STRAYED:
+        for pose in near(before, *frame.shape[1::-1]).find(self._finder, frame):
+            if apart(pose.joints, before) < _STRAYED:
                 joints, presence = self._see(pose.joints, frame)
                 agreed = presence >= _PRESENCE and apart(coco(joints), pose.joints) < _AGREED
-                person.joints, person.seen, person.since = joints if agreed else pose.joints, seconds, seconds
+                person.see(joints if agreed else pose.joints, seconds)
+                person.since = seconds
                 return
 
-    def _new(self, poses, frame, seconds):
-        """Return new people among `Pose`s that were found."""
-        poses = sorted(poses, key=lambda pose: -pose.score)
-        poses = [pose for pose in poses if pose.score >= _NEW_SCORE and not self._knows(pose)]
-        poses = distinct(poses, lambda pose: pose.joints, _SAME)
-        people = []
+    def _begin(self, poses, frame, seconds):
+        """Begin with those of the `Pose`s that are new people; if there are too many, the largest are followed."""
+        seen = [person for person in self._people if person.seen == seconds]
+        poses = [pose for pose in poses if pose.score >= _NEW_SCORE and not any(_one(pose, person) for person in seen)]
+        poses = distinct(sorted(poses, key=lambda pose: -pose.score), _one)
+        if len(self._people) + len(poses) > self._most and not self._crowded:
+            log.warning("more than %d people are in view: the largest are followed", self._most)
+            self._crowded = True
+        full = len(self._people) >= self._most
+        least = _HOLD * min(size(person.joints) for person in self._people) if full else 0
+        poses = [pose for pose in poses if size(pose.joints) > least]
+        poses = sorted(poses, key=lambda pose: -size(pose.joints))[: self._most]
+        ranked = [(_HOLD * size(person.joints), person) for person in self._people]
         for pose, (joints, presence) in zip(poses, self._together(self._see, [(p.joints, frame) for p in poses])):
             if presence >= _NEW_PRESENCE and apart(coco(joints), pose.joints) < _AGREED:
-                people.append(_Person(joints, seconds))
-        return people
-
-    def _knows(self, pose):
-        return any(apart(pose.joints, person.coco) < _KNOWN for person in self._people)
+                ranked.append((size(pose.joints), _Person(joints, seconds)))
+        ranked.sort(key=lambda pair: -pair[0])
+        self._people = [person for _, person in ranked[: self._most]]
 
     def _see(self, joints, frame):
         return self._network.joints(frame, _square(joints))
@@ -117,24 +134,26 @@ class _Person:
     """Someone who is followed."""
 
     def __init__(self, joints, seconds):
-        self.joints = joints  # (33, 3) of MediaPipe, or COCO's (17, 3)
-        self.since = self.seen = seconds  # they are followed without a break; last seen
+        self.since = seconds  # they are followed without a break
+        self.see(joints, seconds)
 
-    @property
-    def coco(self):
-        return coco(self.joints)
+    def see(self, joints, seconds):
+        """Take joints (33, 3) of BlazePose or (17, 3) of MoveNet as theirs."""
+        self._joints, self.joints, self.seen = joints, coco(joints), seconds
+        self.box = np.concatenate([joints[:, :2].min(0), joints[:, :2].max(0)])
 
     def detection(self):
-        places = self.joints[:, :2]
-        box = np.concatenate([places.min(0), places.max(0)])
-        return Detection(to_h36m(self.joints, _LAYOUT[len(self.joints)]), box, float(self.coco[BODY, 2].mean()))
+        keypoints = to_h36m(self._joints, _LAYOUT[len(self._joints)])
+        return Detection(keypoints, self.box, float(self.joints[BODY, 2].mean()))
+
+
+def _one(pose, other):
+    """Whether two are found to be one person, be it that one of the two is seen wrongly."""
+    return apart(pose.joints, other.joints) < _KNOWN or overlap(pose.box, other.box) > _COVERED
 
 
 def _square(joints):
     """Return the `Square` in which the person with COCO's joints is upright."""
-    hips, shoulders = joints[HIPS, :2].mean(0), joints[SHOULDERS, :2].mean(0)
-    length = np.linalg.norm(shoulders - hips)
-    up = (shoulders - hips) / length if length > 0 else np.array([0.0, -1.0])
-    sure = joints[:, 2] > _SURE
+    hips, sure = joints[HIPS, :2].mean(0), joints[:, 2] > _SURE
     reach = np.linalg.norm((joints[sure] if sure.any() else joints)[:, :2] - hips, axis=1).max()
-    return Square(hips, up, max(1.0, _REACH * float(reach)))
+    return Square(hips, upwards(joints), max(1.0, _REACH * float(reach)))

@@ -26,7 +26,7 @@ class Fast(Detector):
 
     def detect(self, frame, seconds, number):
         poses = [pose for pose in self._network.find(frame, _SIDE, _KNOWN) if pose.score >= _NEW or self._knows(pose)]
-        self._before = distinct(poses, lambda pose: pose.joints, _SAME)
+        self._before = distinct(poses, lambda pose, other: apart(pose.joints, other.joints) < _SAME)
         return [Detection(to_h36m(pose.joints, "coco17"), pose.box, pose.score) for pose in self._before]
 
     def _knows(self, pose):

@@ -18,6 +18,7 @@ score their mean confidence after the change to Human3.6M's joints; the formats'
 """
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,9 @@ from lib.errors import UserError, describe, nearest
 from lib.files import require_file
 from lib.video.detection import Detection, Detector
 from lib.video.detection.joints import LAYOUTS, to_h36m
+from lib.video.strays import LEAST_JOINTS, enough_seen, unsee_strays
+
+log = logging.getLogger(__name__)
 
 OPENPOSE_END = "_keypoints.json"
 COCO = {17: "coco17", 26: "halpe26"}  # layout by the number of joints
@@ -68,11 +72,14 @@ class KeypointsFile(Detector):
             raise UserError(f"{where}: frame {number}, counted from 0, is beyond the video's {count} frames{hint}")
 
 
-def read_keypoints(path, first=0):
+def read_keypoints(path, first=0, size=None):
     """Reads a file or folder of detections.
+
+    Joints far outside of the image are taken as not seen, people of fewer than 3 joints are left out; a warning says so.
 
     Args:
         first: the number of the video's first frame, where a file counts otherwise than its format as said above.
+        size: width and height of the upright image, px; None: joints may be anywhere.
 
     Returns:
         A `KeypointsFile`.
@@ -87,14 +94,22 @@ def read_keypoints(path, first=0):
         entries = _npz(path)
     else:
         entries = _json(path)
-    people, last = {}, None
+    people, last, count, strays, bare = {}, None, 0, 0, 0
     for entry in entries:
-        number, detection = _frame(entry, first), _detection(entry)
+        number, (detection, stray) = _frame(entry, first), _detection(entry, size)
         if detection is not None:
-            people.setdefault(number, []).append(detection)
+            count, strays = count + 1, strays + stray
             last = max(last or (number, entry.where), (number, entry.where), key=lambda pair: pair[0])
+            if enough_seen(detection.keypoints):
+                people.setdefault(number, []).append(detection)
+            else:
+                bare += 1
+    if strays:
+        log.warning("%s: joints of %d of %d people are far outside of the image: not seen", path, strays, count)
+    if bare:
+        log.warning("%s: %d of %d people have fewer than %d joints: left out", path, bare, count, LEAST_JOINTS)
     if not people:
-        raise UserError(f"{path}: holds no person")
+        raise UserError(f"{path}: holds no person{f' of {LEAST_JOINTS} joints or more' if count else ''}")
     if any(_twice(ids) or None in ids for ids in ([d.person for d in found] for found in people.values())):
         people = {number: [d._replace(person=None) for d in people[number]] for number in people}
     return KeypointsFile(people, last)
@@ -229,8 +244,8 @@ def _whole(value, where, what):
     raise UserError(f"{where}: {what} is no whole number: {value!r}")
 
 
-def _detection(entry):
-    """The entry as a `Detection`, or None if no joint was seen."""
+def _detection(entry, size):
+    """The entry as a `Detection`, or None if no joint was seen, and whether joints were far outside of the image."""
     try:
         with np.errstate(over="ignore"):
             points = np.asarray(entry.keypoints, np.float32).reshape(-1, 3)
@@ -243,12 +258,12 @@ def _detection(entry):
     wrong = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if len(wrong):
         raise UserError(f"{entry.where}: joint {wrong[0]} ({LAYOUTS[layout][wrong[0]]}) is not finite")
-    seen = points[points[:, 2] > 0, :2]
-    if not len(seen):
-        return None
+    if not (points[:, 2] > 0).any():
+        return None, False
+    points, stray = unsee_strays(points, *(size or (np.inf, np.inf)))
     person = entry.person[0] if isinstance(entry.person, list) and len(entry.person) == 1 else entry.person
     person = None if person is None else _whole(person, entry.where, "the person's number")
     person = None if person is None or person < 0 else person  # -1: not tracked
     keypoints = to_h36m(points, layout)
-    box = np.concatenate([seen.min(axis=0), seen.max(axis=0)])
-    return Detection(keypoints, box, float(keypoints[:, 2].mean()), person)
+    box = np.concatenate([points[:, :2].min(axis=0), points[:, :2].max(axis=0)])  # those not seen are amid the others
+    return Detection(keypoints, box, float(keypoints[:, 2].mean()), person), bool(stray)

@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.video.detection.people import size
+from lib.video.detection.people import size, upwards
 
 LEAST = 0.2  # MoveNet's score
 
 _SIDE = 512  # px, of what the network sees
-_ENLARGED = 3  # times: people of 40 px in 640 are large enough to be found then
-_OVERLAP = 1 / 3  # of a part
+_LARGER_SIDE = 768  # px, with which people of 60 px in 640 are found
+_ENLARGED = 3  # times: so are those of 40 px
+_OVERLAP = 1 / 2  # of a part
 _NEAR_SIDE = 224  # px, for one person
 _AROUND = 2.0  # of a person's size, the part in which they are looked for
 _BORDER = 0.02  # of a part: who reaches into it is cut off
@@ -31,12 +32,12 @@ class View(NamedTuple):
         part = frame[self.y0 : self.y1, self.x0 : self.x1]
         found = net.find(np.ascontiguousarray(np.rot90(part, self.quarters)), self.side, LEAST)
         poses = [
-            pose._replace(joints=np.column_stack([self._back(pose.joints[:, :2]), pose.joints[:, 2]])) for pose in found
+            pose._replace(joints=np.column_stack([self.back(pose.joints[:, :2]), pose.joints[:, 2]])) for pose in found
         ]
         poses = [pose._replace(box=self._box(pose.box)) for pose in poses]
         return [pose for pose in poses if not self._cuts(pose.box, frame.shape[1::-1])]
 
-    def _back(self, points):
+    def back(self, points):
         """Return points (n, 2) of what the network saw in px of the frame."""
         sides = self.x1 - self.x0, self.y1 - self.y0
         for turn in range(self.quarters, 0, -1):
@@ -44,7 +45,7 @@ class View(NamedTuple):
         return points + np.float32([self.x0, self.y0])
 
     def _box(self, box):
-        corners = self._back(box.reshape(2, 2))
+        corners = self.back(box.reshape(2, 2))
         return np.concatenate([corners.min(0), corners.max(0)])
 
     def _cuts(self, box, frame_size):
@@ -57,13 +58,13 @@ class View(NamedTuple):
 
 
 def views(width, height):
-    """Return the `View`s of an image: all of it; and a list of others: turned, and parts of it that are enlarged."""
+    """Return the `View`s of an image: all of it; and a list of others: turned, larger, and parts that are enlarged."""
     whole = View(0, 0, width, height)
     turned = [whole._replace(quarters=quarters) for quarters in (1, 2, 3)]
     (columns, wide), (lines, high) = _starts(width), _starts(height)
     parts = [View(x, y, x + wide, y + high) for y in lines for x in columns]
-    third = -(-len(parts) // 3)
-    return whole, [view for n, turn in enumerate(turned) for view in (turn, *parts[n * third : (n + 1) * third])]
+    larger, third = whole._replace(side=_LARGER_SIDE), -(-len(parts) // 3)
+    return whole, [view for n, turn in enumerate(turned) for view in (larger, turn, *parts[n * third :][:third])]
 
 
 def near(joints, width, height):
@@ -71,8 +72,11 @@ def near(joints, width, height):
     low, high = joints[:, :2].min(0), joints[:, :2].max(0)
     reach = _AROUND / 2 * size(joints)
     corners = np.concatenate([(low + high) / 2 - reach, (low + high) / 2 + reach])
-    x0, y0, x1, y1 = np.clip(corners, 0, [width, height] * 2).astype(int).tolist()
-    return View(min(x0, width - 1), min(y0, height - 1), max(x1, x0 + 1), max(y1, y0 + 1), side=_NEAR_SIDE)
+    x0, y0 = np.clip(corners[:2], 0, [width - 1, height - 1]).astype(int).tolist()
+    x1, y1 = np.clip(corners[2:], [x0 + 1, y0 + 1], [width, height]).astype(int).tolist()
+    x, y = upwards(joints)
+    quarters = round(np.arctan2(x, -y) / (np.pi / 2)) % 4
+    return View(x0, y0, x1, y1, quarters, _NEAR_SIDE)
 
 
 def _starts(length):
