@@ -45,14 +45,11 @@ $(DETECTORS): $(SETUP) requirements-detectors.txt requirements-tests.txt
 demo: $(VIDEO)
 	$(BIN)/python vis.py --video sample_video.mp4
 
-# Two rounds: the second goes on from the weights of the first, with new views and a learning rate that is high again.
+# Stop it when you like: the same command goes on, and `tools/export_weights.py` takes what there is.
 pretrain: $(SETUP)
 	$(BIN)/python train.py --config configs/pose3d/PoseMamba_wild.yaml -c $(WILD) \
 		$(if $(wildcard $(WILD)/latest_epoch.bin),--resume $(WILD)/latest_epoch.bin)
-	$(BIN)/python train.py --config configs/pose3d/PoseMamba_wild.yaml -c $(WILD)/second -p $(WILD) --seed 1 \
-		finetune=True epochs=5 learning_rate=0.0008 lr_decay=0.55 \
-		$(if $(wildcard $(WILD)/second/latest_epoch.bin),--resume $(WILD)/second/latest_epoch.bin)
-	$(BIN)/python tools/export_weights.py $(WILD)/second/best_epoch.bin
+	$(BIN)/python tools/export_weights.py $(WILD)/latest_epoch.bin
 
 test: $(SETUP) $(VIDEO) $(DETECTORS)
 	$(BIN)/python -m pytest

@@ -29,7 +29,7 @@ SINGLE = [joint for joint in range(1, 17) if joint not in MULTIPLE]
 
 
 def cmu(name):
-    """World positions (n, 17, 3) of a clip in m, float32, without its first frame, a T-pose."""
+    """Return the world positions (n, 17, 3) of a clip in m, float32, without its first frame."""
     with np.load(ROOT / "data" / "cmu17_large.npz") as motion:
         clip = motion["name"].tolist().index(name)
         rows = slice(motion["start"][clip] + 1, motion["start"][clip + 1])
@@ -369,7 +369,7 @@ def test_memory_does_not_grow_with_the_videos_length(tmp_path):
     if not sys.platform.startswith("linux"):
         pytest.skip("reads /proc")
     count = 60_000
-    block = np.tile(cmu("cmu_train_directing_traffic_1")[:1000], (10, 1, 1))
+    block = np.tile(cmu("cmu_train_directing_traffic_1")[:400], (25, 1, 1))
     for name in ("keypoints", "camera", "world"):
         array = np.lib.format.open_memmap(tmp_path / f"{name}.npy", "w+", np.float32, (count, 17, 3))
         for start in range(0, count, len(block)):

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from lib.config import load_config
-from lib.data import views as module
 from lib.data.crop import crop, towards
 from lib.data.readers import open_reader
 from lib.data.skeleton import FLIPPED, LIMBS
@@ -29,7 +28,7 @@ def draw(reader, seed, count=64):
 
 def test_views_are_drawn_anew_and_follow_from_the_seed(reader):
     (x, y), (again, _), (other, _) = draw(reader, 1), draw(reader, 1), draw(reader, 2)
-    assert x.shape == y.shape == (64, 27, 17, 3)
+    assert x.shape == y.shape == (64, reader.n_frames, 17, 3)
     assert torch.equal(x, again) and not torch.equal(x, other)
     assert x.isfinite().all() and y.isfinite().all()
 
@@ -49,7 +48,7 @@ def test_a_joint_without_confidence_has_no_place(reader):
     assert x[..., :2][hidden].abs().max() == 0
 
 
-def test_left_stays_left(reader, monkeypatch):
+def test_left_stays_left(reader):
     """Right-handed axes all along: a person who faces the camera has their left hip at the picture's right."""
     x, y = draw(reader, 5, 512)
     facing = (y[..., 9, 2] - y[..., 8, 2] < -0.08) & (x[..., [1, 4], 2] > 0.6).all(-1)
@@ -59,22 +58,27 @@ def test_left_stays_left(reader, monkeypatch):
     assert (across > 0).float().mean() > 0.85
 
 
-def test_a_perfect_network_gives_back_the_places_in_the_picture(reader, monkeypatch):
+class Perfect:
+    """A detector without errors."""
+
+    def kinds(self, clips):
+        return torch.zeros(clips)
+
+    def definitions(self, joints, kinds):
+        return joints
+
+    def detect(self, joints, focal, half, seconds, kinds):
+        self.focal, self.places = focal, joints[..., :2] / joints[..., 2:] * focal[:, None, None, None]
+        return torch.cat([self.places, torch.ones_like(joints[..., :1])], dim=-1)
+
+
+def test_a_perfect_network_gives_back_the_places_in_the_image(reader):
     """Targets, turned and placed as lib/video does, project onto the detections if those have no errors."""
-    seen = {}
-
-    def perfect(places, picture, exact):
-        seen["places"] = places
-        return torch.cat([places, torch.ones_like(places[..., :1])], dim=-1)
-
-    cameras = module._cameras
-    monkeypatch.setattr(module, "_definitions", torch.zeros_like)
-    monkeypatch.setattr(module, "_detect", perfect)
-    monkeypatch.setattr(module, "_cameras", lambda joints: seen.setdefault("camera", cameras(joints)))
-    _, y = draw(reader, 6, 8)
-    focal = seen["camera"][2]
-    for places, pose, f in zip(seen["places"], y, focal):
-        keypoints = torch.cat([places, torch.ones(27, 17, 1)], dim=-1)
+    detector = Perfect()
+    torch.manual_seed(6)
+    _, y = Views(reader.views.motion, reader.n_frames, detector)(reader.shots[torch.randint(len(reader.shots), (8,))])
+    for places, pose, f in zip(detector.places, y, detector.focal):
+        keypoints = torch.cat([places, torch.ones(reader.n_frames, 17, 1)], dim=-1)
         _, centre, _ = crop(keypoints[None])
         camera = (pose @ towards(centre, f)[0]).double().numpy()
         root = roots(camera, keypoints.double().numpy(), 0, 0, float(f))
@@ -111,7 +115,8 @@ def test_shots_stay_in_their_clip():
 def test_mirrored_motion_swaps_sides():
     torch.manual_seed(0)
     motion = Motion(torch.randn(200, 17, 3), [0, 200])
-    limbs = Views(motion, 9)._play(torch.tensor([[0, 40]]), torch.tensor([2.0]))
+    limbs, seconds = Views(motion, 9)._play(torch.tensor([[0, 40]]), torch.tensor([2.0]))
+    assert seconds == 2 / 60
     mirrored = limbs[:, :, list(FLIPPED)] * torch.tensor([-1.0, 1, 1])
     torch.testing.assert_close(mirrored[:, :, 4, 1:], limbs[:, :, 1, 1:])
 

@@ -115,6 +115,16 @@ def test_poses_look_like_people(sample):
     assert report["people"]["2"]["limb_deviation_mm"] < 40
 
 
+def test_the_man_stands_on_a_roof_and_the_woman_on_the_ground(sample):
+    folder, _ = sample
+    man, woman = read_npz(folder / "poses.npz").people[:2]
+    lower = [person.world[:, [3, 6], 2].min(1) for person in (man, woman)]
+    assert np.median(lower[0][man.frames < 60]) > 1 and -0.05 < np.median(lower[1]) < 0.2  # m
+    report = json.loads((folder / "report.json").read_text())
+    assert abs(report["camera"]["roll_degrees"]) < 5 and abs(report["camera"]["tilt_down_degrees"]) < 10
+    assert report["smoothing"]["method"].startswith("penalised least squares")
+
+
 def test_one_person_smoothed_from_the_same_detections(sample, tmp_path):
     folder, _ = sample
     poses = read_npz(folder / "poses.npz")
@@ -123,7 +133,7 @@ def test_one_person_smoothed_from_the_same_detections(sample, tmp_path):
     number = np.concatenate([np.full((~person.bridged).sum(), person.id) for person in poses.people])
     np.savez(tmp_path / "found.npz", keypoints=keypoints, frame=frame, person=number, layout="h36m17")
     options = ("--video", SAMPLE, "--keypoints", "found.npz", "-o", "out", "--gpu", 0)
-    vis(tmp_path, *options, "--focus", 2, "--smooth", 5)
+    vis(tmp_path, *options, "--focus", 2, "--smooth", 2)
     (woman,) = read_npz(tmp_path / "out" / "poses.npz").people
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     before = json.loads((folder / "report.json").read_text())

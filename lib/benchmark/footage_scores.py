@@ -21,8 +21,8 @@ DEFINITIONS = {  # of people, then of views
     "p_mpjpe_found": "the same over found frames",
     "mpjpe_scaled": "mm, root-relative, camera axes, after one scale of the person in the view; found frames",
     "scale": "that scale",
-    "acceleration_error": "m/s^2, root-relative, after that scale",
-    "lag_2d": "frames that keypoints follow late, from the highest cross-correlation; null where unclear",
+    "acceleration_error": "m/s^2, root-relative, after that scale; truth smoothed to 6 Hz, for it shakes itself",
+    "lag_2d": "frames that keypoints follow late: where movements correlate most; null where unclear; mean: the median",
     "lag_3d": "the same of root-relative joints",
     "feet": "m: 5, 50, 95 % of the ankle's height above 0.08 m on the ground of the result while the foot stands",
     "feet_off": "m: 95 % of the absolute value of that height",
@@ -45,7 +45,7 @@ def mean(views):
     """Return the mean of each figure over all people of all views {name: as `score_view`}; unknown ones left out."""
     people = [person for view in views.values() for person in view["people"]]
     keys = [key for key in DEFINITIONS if key in people[0] and key != "feet"]
-    means = {key: _mean([person[key] for person in people]) for key in keys}
+    means = {key: (_median if key.startswith("lag") else _mean)([person[key] for person in people]) for key in keys}
     rest = ("up_error", "false", "duplicates", "bystanders")
     return means | {key: _mean([view[key] for view in views.values()]) for key in rest}
 
@@ -64,6 +64,7 @@ def _score_person(estimate, view, person, chosen):
     aligned = pose_errors.procrustes_errors(poses, truth) * 1e3
     scale = pose_errors.fit_scale(poses, truth)
     moved, moves = scale * root_relative(poses), root_relative(truth)
+    steady = root_relative(np.where(known, view.steady[person], np.nan))
     return {
         "frames": int(judged.sum()),
         "found": _share(found[judged]),
@@ -75,7 +76,7 @@ def _score_person(estimate, view, person, chosen):
         "p_mpjpe_found": _mean(aligned[found]),
         "mpjpe_scaled": _mean(pose_errors.scaled_errors(poses, truth, scale) * 1e3),
         "scale": _number(scale),
-        "acceleration_error": _mean(pose_errors.acceleration_errors(moved, moves, view.fps)),
+        "acceleration_error": _mean(pose_errors.acceleration_errors(moved, steady, view.fps)),
         "lag_2d": pose_errors.lag(seen, keypoints),
         "lag_3d": pose_errors.lag(moved, moves),
         **_feet(estimate, view, person, np.where(found, chosen, -1), scale),
@@ -97,8 +98,16 @@ def _feet(estimate, view, person, chosen, scale):
 
 def _mean(values):
     """Return the mean of what is known, or None."""
+    return _number(np.mean(known)) if len(known := _known(values)) else None
+
+
+def _median(values):
+    return _number(np.median(known)) if len(known := _known(values)) else None
+
+
+def _known(values):
     values = np.array([value for value in np.ravel(values) if value is not None], float)
-    return _number(np.nanmean(values)) if np.isfinite(values).any() else None
+    return values[np.isfinite(values)]
 
 
 def _share(true, of=None):

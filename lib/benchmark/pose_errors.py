@@ -8,6 +8,7 @@ import numpy as np
 from lib.data.skeleton import ROOT, root_relative
 from lib.metrics import p_mpjpe
 
+_MOVING = 3  # frames, over which movements are compared
 _LEAST_OVERLAP = 0.5  # of the frames, that two series must share for a lag to be tried
 
 
@@ -60,13 +61,16 @@ def acceleration_errors(found, truth, fps):
 
 
 def lag(found, truth, most=8):
-    """Return by how many frames series (F, ...) follow the truth late: where their cross-correlation is highest.
+    """Return by how many frames series (F, ...) follow the truth late: where movements correlate most.
 
-    A parabola through the highest value and its neighbours gives fractions of a frame. None where the truth does
+    Movements over a few frames, since errors that last would hide in positions what moves. A parabola through the highest value and its neighbours gives fractions of a frame. None where the truth does
     not move, too few frames are there, or the correlation has no maximum within `most` frames.
     """
     found, truth = (np.asarray(series, float).reshape(len(series), -1) for series in (found, truth))
+    found, truth = (series[_MOVING:] - series[:-_MOVING] for series in (found, truth))
     most = min(most, len(truth) - 1)
+    if most < 1:
+        return None
     shifts = np.arange(-most, most + 1)
     values = np.array([_correlation(*_shifted(found, truth, shift)) for shift in shifts])
     if not np.isfinite(values).any():

@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 
 from lib.benchmark.matching import Estimate, nobody
 from lib.data.skeleton import ROOT, root_relative
-from lib.files import PROJECT, require_file
+from lib.files import require_file
+from lib.video.detection import blazepose
 from lib.video.detection.joints import to_h36m, weights
 from lib.video.detection.mediapipe import MODEL, quiet
+from lib.video.detection.onnx_models import open_model
 
-HEAVY = PROJECT / "demo" / "models" / "blazepose_heavy.onnx"
 _LAYOUT = "mediapipe33"
 _PEOPLE = 4  # asked for
-_SIDE = 256  # px, of the network's input
+_INPUT, _OUTPUT = {"input_1": (1, 256, 256, 3)}, {"Identity_4": (1, 3 * 39)}
 _REACH = 1.25  # half of a square's side, in units of the longest distance from the hips to a joint; of 1.25, 1.4, 1.56, 1.8 the best
 _THORAX = 8
 
@@ -47,39 +47,26 @@ def heavy_landmarks(source, estimate):
 
     The network sees each person in a square that is turned upright, aimed by their keypoints in the same frame.
     """
-    from onnxruntime import InferenceSession
-
-    network = InferenceSession(str(require_file(HEAVY)), providers=["CPUExecutionProvider"])
-    (entry,) = network.get_inputs()
+    network = open_model(blazepose.MODEL, "BlazePose's landmarks", _INPUT, _OUTPUT)
     poses = np.full_like(estimate.poses, np.nan)
     for number, _, frame in source:
         for index in np.flatnonzero(estimate.frames == number):
-            square, turn = upright_square(estimate.keypoints[index] * source.scale)
-            image = _cut(frame, square)
-            (landmarks,) = network.run(["Identity_4"], {entry.name: image[None].astype(np.float32) / 255})
+            square = square_about(estimate.keypoints[index] * source.scale)
+            image, matrix = blazepose.upright(frame, square)
+            (landmarks,) = network.run(list(_OUTPUT), {"input_1": image})
             joints = weights(_LAYOUT) @ landmarks.reshape(-1, 3)[: weights(_LAYOUT).shape[1]]
-            joints[:, :2] = joints[:, :2] @ turn
+            joints[:, :2] = joints[:, :2] @ (matrix[:, :2] / np.linalg.norm(matrix[:, 0])).T  # as the image is turned
             poses[index] = root_relative(joints)
     return replace(estimate, poses=poses, levels=None, up=None)
 
 
-def _cut(frame, square):
-    """Return the network's input (256, 256, 3), averaged over pixels where the frame has more of them."""
-    finer = max(1, round(1 / np.linalg.norm(square[0, :2])))
-    image = cv2.warpAffine(frame, square * finer, (_SIDE * finer, _SIDE * finer), flags=cv2.INTER_LINEAR)
-    return cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-
-
-def upright_square(keypoints):
-    """Return the affine map (2, 3) from the image to a square in which the trunk is upright, and its rotation (2, 2).
+def square_about(keypoints):
+    """Return the `Square` of a person whose trunk becomes upright in it.
 
     Args:
         keypoints: (17, 2) px.
     """
     hips = keypoints[ROOT]
-    down = hips - keypoints[_THORAX]
-    down /= max(np.linalg.norm(down), 1e-6)
-    turn = np.array([[down[1], -down[0]], [down[0], down[1]]])  # image -> square: `down` becomes (0, 1)
-    half = _REACH * max(np.linalg.norm(keypoints - hips, axis=1).max(), 1.0)
-    linear = turn * (_SIDE / 2 / half)
-    return np.column_stack([linear, _SIDE / 2 - linear @ hips]), turn
+    up = keypoints[_THORAX] - hips
+    reach = np.linalg.norm(keypoints - hips, axis=1).max()
+    return blazepose.Square(hips, up / max(np.linalg.norm(up), 1e-6), _REACH * max(reach, 1.0))

@@ -10,13 +10,14 @@ from lib.video.camera import FOCAL
 from lib.video.detection.joints import LAYOUTS, to_h36m
 from lib.video.gaps import fill
 from lib.video.lifting import WEIGHTS, open_lifter
+from lib.video.smoothing import smooth
 from lib.video.strays import LEAST_JOINTS, enough_seen, unsee_strays
 
 log = logging.getLogger(__name__)
 
 
 def lift_keypoints(keypoints, size, fps=30.0, focal=None, weights=None, joints="h36m17"):
-    """Return the 3D poses of one person from 2D keypoints, as `vis.py` lifts them, without smoothing.
+    """Return the 3D poses of one person from 2D keypoints, as `vis.py` lifts and smooths them.
 
     A joint of NaN or confidence 0 is not seen, nor is one farther outside of the image than that is large; frames with
     fewer than 3 seen joints are bridged from their neighbours. A warning says so.
@@ -43,6 +44,7 @@ def lift_keypoints(keypoints, size, fps=30.0, focal=None, weights=None, joints="
     lifter = open_lifter(WEIGHTS if weights is None else weights)
     poses = np.empty_like(found)
     lifter.lift(found, poses, width, height, focal, fps)
+    smooth(poses, found[..., 2], np.arange(len(poses)) / fps)
     return poses
 
 

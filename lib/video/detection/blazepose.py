@@ -46,7 +46,7 @@ class BlazePose:
         Returns:
             (33, 3) float32: x, y in px of the frame, confidence 0 to 1; MediaPipe's order; a number.
         """
-        image, matrix = _upright(frame, square)
+        image, matrix = upright(frame, square)
         values, presence, heatmaps = self._session.run(list(_OUTPUT), {"input_1": image})
         values = values.reshape(_OUTPUTS, 5)[:_JOINTS]
         places = _refine(values[:, :2], heatmaps[0, :, :, :_JOINTS])
@@ -55,7 +55,7 @@ class BlazePose:
         return joints.astype(np.float32), float(presence[0, 0])
 
 
-def _upright(frame, square):
+def upright(frame, square):
     """Return the network's input (1, 256, 256, 3), and the matrix (2, 3) from its px to those of the frame.
 
     What is larger than twice the input is first made smaller by area, else the fine structure of the image would alias.

@@ -1,0 +1,138 @@
+"""Short image sequences of drawn people in motion, with exact truth."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from lib.data.motion_files import FPS as MOTION_FPS
+from lib.data.skeleton import JOINTS
+from lib.data.synthetic.appearance import dress
+from lib.data.synthetic.body import COEFFICIENTS, SEGMENTS
+from lib.data.synthetic.cameras import draw_cameras
+from lib.data.synthetic.render import project, render
+from lib.data.synthetic.scene import Camera, background, occluders
+
+FPS = 30.0
+SEEN, HIDDEN, OUTSIDE = range(3)
+
+_SIDE = 640  # px, of an image's longer side
+_IN_IMAGE = 10  # joints that are in the image in every frame
+_SMALLEST = 8.0  # px, root mean square distance of joints from their centre
+_TRIES = 50
+_BEHIND = 0.18  # m, of flesh before a joint that is seen
+_AT = {  # joint: the segments that are at it
+    1: ("pelvis", "right thigh"), 2: ("right thigh", "right shin"), 3: ("right shin", "right foot"),
+    4: ("pelvis", "left thigh"), 5: ("left thigh", "left shin"), 6: ("left shin", "left foot"),
+    9: ("head",), 10: ("head", "neck"),
+    11: ("chest", "left upper arm", "neck"), 12: ("left upper arm", "left forearm"),
+    13: ("left forearm", "left hand"), 14: ("chest", "right upper arm", "neck"),
+    15: ("right upper arm", "right forearm"), 16: ("right forearm", "right hand"),
+    0: ("pelvis", "left thigh", "right thigh"), 7: ("waist", "chest", "pelvis"), 8: ("chest", "neck"),
+}  # fmt: skip
+
+
+class Sequence(NamedTuple):
+    """F frames of one person."""
+
+    images: list  # F of (H, W, 3) uint8, RGB
+    joints: np.ndarray  # (F, 17, 3) m, camera axes
+    keypoints: np.ndarray  # (F, 17, 2) px
+    visible: np.ndarray  # (F, 17): SEEN, HIDDEN by the person or a thing, OUTSIDE of the image
+    focal: float  # px
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What sequences are drawn of.
+
+    body: a `Body`; joints, start: motion as of lib/data/motion_files.py; frames: images for backgrounds.
+    """
+
+    body: object
+    joints: np.ndarray
+    start: np.ndarray
+    frames: list
+
+    def draw(self, frames, seed):
+        """Return a random `Sequence`; torch's global generator is not touched."""
+        rng = np.random.default_rng(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for _ in range(_TRIES):
+                posed = self.body.pose(rng.standard_normal(COEFFICIENTS), self._motion(frames, rng))
+                rotation, offset, focal, half = (
+                    value[0].numpy() for value in draw_cameras(torch.from_numpy(posed.joints)[None])
+                )
+                size = tuple(int(side) for side in np.rint(2 * half * _SIDE))
+                joints, focal = posed.joints @ rotation.T + offset, float(focal) * _SIDE
+                keypoints = project(joints, focal, size)
+                if _good(keypoints, size):
+                    break
+        colours = dress(self.body, rng)
+        light = rng.standard_normal(3) * [1, 0.5, 0.7] + [0, -0.8, -0.6]
+        light = (light / np.linalg.norm(light)).astype(np.float32)
+        behind, before = background(size, self.frames, rng), occluders(keypoints, size, rng)
+        camera = Camera(rng)
+        images, visible = [], []
+        for vertices, normals, places, points in zip(posed.vertices, posed.normals, joints, keypoints):
+            drawn = render(
+                (vertices @ rotation.T + offset).astype(np.float32),
+                normals @ rotation.T,
+                self.body.faces,
+                colours,
+                self.body.segment,
+                focal,
+                light,
+                behind,
+            )
+            image, covered = drawn.image, np.zeros(drawn.depth.shape, bool)
+            if before is not None:
+                covered = before[..., 3] > 0
+                image = np.where(covered[..., None], before[..., :3], image)
+            images.append(camera(image))
+            visible.append(_visible(drawn, places, points, covered))
+        return Sequence(images, joints, keypoints, np.array(visible), focal)
+
+    def _motion(self, frames, rng):
+        """Return joints (frames, 17, 3) of a random clip, turned about the vertical by nothing: cameras are anywhere."""
+        step = round(MOTION_FPS / FPS)
+        span = step * (frames - 1) + 1
+        long = np.flatnonzero(np.diff(self.start) >= span)
+        clip = rng.choice(long)
+        first = rng.integers(self.start[clip], self.start[clip + 1] - span + 1)
+        return self.joints[first : first + span : step]
+
+
+def _good(keypoints, size):
+    inside = ((keypoints >= 0) & (keypoints < size)).all(-1).sum(1)
+    spread = np.sqrt(np.square(keypoints - keypoints.mean(1, keepdims=True)).sum(-1).mean())
+    return inside.min() >= _IN_IMAGE and _SMALLEST <= spread
+
+
+def _visible(drawn, joints, keypoints, covered):
+    """Return (17,) of SEEN, HIDDEN and OUTSIDE."""
+    height, width = covered.shape
+    x, y = np.floor(keypoints).astype(int).T
+    outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+    own = np.array([[name in _AT[joint] for name in SEGMENTS] + [True] for joint in range(len(JOINTS))])
+    segment = np.minimum(drawn.segments[y, x], len(SEGMENTS))  # beside the body: just past its outline
+    at_surface = own[np.arange(len(JOINTS)), segment] & (drawn.depth[y, x] > joints[:, 2] - _BEHIND)
+    return np.where(outside, OUTSIDE, np.where(at_surface & ~covered[y, x], SEEN, HIDDEN))
+
+
+def read_frames(paths, every):
+    """Return every n-th frame of videos, made small: for backgrounds."""
+    frames = []
+    for path in paths:
+        film = cv2.VideoCapture(str(path))
+        for number in iter(int, 1):
+            ok, frame = film.read()
+            if not ok:
+                break
+            if not number % every:
+                frames.append(cv2.resize(frame[..., ::-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    return frames
