@@ -8,8 +8,9 @@ from lib.data.skeleton import FLIPPED, JOINTS
 from lib.files import atomic_path
 
 _HEAD = """\
-# Errors of the detector `{detector}`, as `python tools/measure_detector.py` measured them on {what},
-# and as lib/data/simulated_detector.py draws them. Written by that tool: change it rather than this file.
+# Errors of the detector `{detector}` as `python tools/measure_detector.py` measured them, and lib/data/simulated_detector.py
+# draws them. Written by that tool: change it rather than this file.
+# Measured on {what}.
 #
 # Errors are in units of the person's size: the root mean square distance of all joints from their centre.
 #   correlation_time  s; the correlation of the lasting part of errors is exp(-time / correlation_time)

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 
 from lib.data.motion_files import FPS as MOTION_FPS
 from lib.data.skeleton import JOINTS
 from lib.data.synthetic.appearance import dress
-from lib.data.synthetic.body import COEFFICIENTS, SEGMENTS
+from lib.data.synthetic.body import COEFFICIENTS, SEGMENTS, Body
 from lib.data.synthetic.cameras import draw_cameras
 from lib.data.synthetic.render import project, render
 from lib.data.synthetic.scene import Camera, background, occluders
@@ -46,15 +45,12 @@ class Sequence(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """What sequences are drawn of.
+    """Draws sequences of random bodies, clothes, motion, cameras, light, backgrounds and things before the person."""
 
-    body: a `Body`; joints, start: motion as of lib/data/motion_files.py; frames: images for backgrounds.
-    """
-
-    body: object
-    joints: np.ndarray
-    start: np.ndarray
-    frames: list
+    body: Body
+    joints: np.ndarray  # (n, 17, 3) m: motion as of lib/data/motion_files.py
+    start: np.ndarray  # of its clips
+    frames: list  # of images that may be backgrounds, blurred
 
     def draw(self, frames, seed):
         """Return a random `Sequence`; torch's global generator is not touched."""
@@ -97,11 +93,10 @@ class Stage:
         return Sequence(images, joints, keypoints, np.array(visible), focal)
 
     def _motion(self, frames, rng):
-        """Return joints (frames, 17, 3) of a random clip, turned about the vertical by nothing: cameras are anywhere."""
+        """Return joints (frames, 17, 3) m of a part of a random clip."""
         step = round(MOTION_FPS / FPS)
         span = step * (frames - 1) + 1
-        long = np.flatnonzero(np.diff(self.start) >= span)
-        clip = rng.choice(long)
+        clip = rng.choice(np.flatnonzero(np.diff(self.start) >= span))
         first = rng.integers(self.start[clip], self.start[clip + 1] - span + 1)
         return self.joints[first : first + span : step]
 
@@ -122,17 +117,3 @@ def _visible(drawn, joints, keypoints, covered):
     segment = np.minimum(drawn.segments[y, x], len(SEGMENTS))  # beside the body: just past its outline
     at_surface = own[np.arange(len(JOINTS)), segment] & (drawn.depth[y, x] > joints[:, 2] - _BEHIND)
     return np.where(outside, OUTSIDE, np.where(at_surface & ~covered[y, x], SEEN, HIDDEN))
-
-
-def read_frames(paths, every):
-    """Return every n-th frame of videos, made small: for backgrounds."""
-    frames = []
-    for path in paths:
-        film = cv2.VideoCapture(str(path))
-        for number in iter(int, 1):
-            ok, frame = film.read()
-            if not ok:
-                break
-            if not number % every:
-                frames.append(cv2.resize(frame[..., ::-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
-    return frames
