@@ -21,6 +21,7 @@ from lib.video.poses import Person, Poses, mean_rate
 from lib.video.smoothing import check_cutoff, smooth
 from lib.video.source import VideoSource
 from lib.video.tracking import SHORTEST, Tracker
+from lib.video.verticals import lines
 from lib.video.world import settle
 
 MOST_PIXELS = 1920  # px of a picture's longer side; larger ones are worked on smaller
@@ -94,10 +95,11 @@ def lift(source, folder, options, progress=None):
     if options.smooth:
         check_cutoff(options.smooth, source.fps)
     lifter = open_lifter(options.weights, options.config, options.clip_len, options.pixel, options.device)
-    found = detect(source, folder / "detections", options, progress)
     focal = options.focal * source.scale if options.focal else FOCAL * max(source.width, source.height)
+    _, _, first = next(iter(source))
+    found = detect(source, folder / "detections", options, progress)
     try:
-        return _lift(found, source, folder, lifter, focal, options, progress)
+        return _lift(found, source, folder, lifter, focal, lines(first, focal), options, progress)
     finally:
         found.close()
 
@@ -179,7 +181,7 @@ def _identity(path):
     return [str(path), len(files), sum(f.st_size for f in files), max((f.st_mtime for f in files), default=0)]
 
 
-def _lift(found, source, folder, lifter, focal, options, progress):
+def _lift(found, source, folder, lifter, focal, built, options, progress):
     times, (people, rows) = found.times(), found.people()
     fps = mean_rate(times, source.fps)
     if options.smooth:
@@ -194,7 +196,7 @@ def _lift(found, source, folder, lifter, focal, options, progress):
     people = _people(people, rows, times, folder, options.max_gap)
     for person in progress(people, "lifting", total=len(people), unit="person"):
         _lift_person(person, lifter, (source.width, source.height, focal), fps, times[person.frames], options.smooth)
-    rotation, shift = settle(people, times, options.height and options.height / 100)
+    rotation, shift = settle(people, times, options.height and options.height / 100, built)
     return Poses(source.name, times, source.width, source.height, focal, rotation, shift, people)
 
 

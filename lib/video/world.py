@@ -1,8 +1,8 @@
-"""The world of a still camera: which way is up, where the ground is, how large each person is, from people alone.
+"""The world of a still camera: which way is up, where the ground is, how large each person is.
 
 Up is where people stand up to: each votes with the mean direction from ankles to neck of the frames in which trunk and
 legs are straight. A vote counts less if the person sways or leans from the others, or would have the camera lie on its
-side; that the camera is held level is one more vote. The ground is where feet rest, the lowest such place that is not a
+side; that the camera is held level is one more vote. Upright lines of what is built correct it. The ground is where feet rest, the lowest such place that is not a
 slip. Everybody who can be is put on it: a person whose feet seem to be a little above or below it is taller or smaller
 than was assumed. They become so, and their depths follow their feet, which leaves them in place in the image.
 """
@@ -13,6 +13,7 @@ from lib.data.skeleton import ROOT
 from lib.video.gaps import blocks
 from lib.video.smoothing import penalised
 from lib.video.stature import stature
+from lib.video.verticals import refine
 
 ANKLES, NECK = [3, 6], 8
 ANKLE = 0.07  # m above the ground, of a standing person
@@ -40,13 +41,14 @@ _SETTLE_CUTOFF = 1.0  # Hz, of the correction of depths that keeps feet on the g
 _HEIGHT_ERROR, _DEPTH_ERROR = 0.02, 0.1  # m of an ankle's height, relative of a depth
 
 
-def settle(people, times, height=None):
+def settle(people, times, height=None, lines=None):
     """Put `Person`s upright on the ground: writes `world`, changes `camera` by sizes and depths.
 
     Args:
         people: arrays may be memory-mapped; they are gone through in blocks.
         times: (F,) s of all frames.
         height: m, of the first person's body; sizes are relative to a standard one by default.
+        lines: of an image, as of `lib.video.verticals.lines`.
 
     Returns:
         rotation (3, 3) and shift (3,) m: world = rotation @ camera + shift.
@@ -55,7 +57,7 @@ def settle(people, times, height=None):
     for person in people:
         for block in _blocks(person):
             world.add(person.id, person.camera[block])
-    rotation = world.rotation()
+    rotation = world.rotation(lines)
     for person in people:
         for block in _blocks(person):
             world.stand(person.id, person.camera[block], times[person.frames[block]])
@@ -93,10 +95,11 @@ class World:
         weights = straight * _plausible(upright)
         self._bodies[person] = self._bodies.get(person, 0) + np.array([*(weights @ upright), weights.sum()])
 
-    def rotation(self):
+    def rotation(self, lines=None):
         """Return (3, 3): camera axes -> world axes (x right, y forward, z up); after all of `add`.
 
-        The mean direction of people, in which those count less who sway or lean from it (iteratively reweighted).
+        The mean direction of people, in which those count less who sway or lean from it (iteratively reweighted), moved
+        to what `lines` say.
         """
         sums = np.stack(list(self._bodies.values()))
         length = np.linalg.norm(sums[:, :3], axis=1) / np.maximum(sums[:, 3], 1e-9)
@@ -109,6 +112,8 @@ class World:
             self._up = _unit(weights @ means)
             angle = np.arccos(np.clip(means @ self._up, -1, 1))
             weights = votes / (1 + (angle / _LEANING) ** 2)
+        if lines:
+            self._up = refine(self._up, *lines)
         right = np.array([1.0, 0, 0]) if abs(self._up[0]) < 0.9 else np.cross([0, 0, 1], self._up)  # on its side
         right = _unit(right - right @ self._up * self._up)
         return np.stack([right, np.cross(self._up, right), self._up])
