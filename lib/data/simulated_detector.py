@@ -29,7 +29,7 @@ PARAMETERS = PROJECT / "configs" / "noise" / "blazepose.yaml"
 KINDS = MEASURED, BROAD, EXACT = range(3)
 SIDES = {"all": (*LEFT, *RIGHT), "legs": (1, 2, 3, 4, 5, 6), "arms": (11, 12, 13, 14, 15, 16)}  # swapped together
 
-_EXACT, _MEASURED = 0.2, 0.56  # shares of clips: 70 % of those that are not exact
+_EXACT, _MEASURED = 0.3, 0.4  # shares of clips
 _NOSE, _HEAD_TOP, _NOSE_TIP = 9, 10, 0.6  # the tip that detectors see is up to so much nearer to the head's top
 _LABORATORIES = 0.5  # of `_DEFINITION`: how far the joints of motion capture differ where the detector's are known
 _GAPS = 0.1  # share of clips with frames in which nobody is found
