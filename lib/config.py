@@ -127,7 +127,13 @@ class Config(BaseModel):
         )
 
 
-_CHOICES = {"backbone": BACKBONES, "scan": SCAN_ORDERS, "limb_gradient": LIMB_GRADIENTS, "dataset": DATASETS, "optimizer": OPTIMIZERS}
+_CHOICES = {
+    "backbone": BACKBONES,
+    "scan": SCAN_ORDERS,
+    "limb_gradient": LIMB_GRADIENTS,
+    "dataset": DATASETS,
+    "optimizer": OPTIMIZERS,
+}
 
 
 def load_config(path=None, overrides=(), base=None, base_origin=None):

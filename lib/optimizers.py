@@ -16,7 +16,9 @@ def _adamw(parameters, config):
 def _muon(parameters, config):
     """Muon (K. Jordan, 2024; the step size of arXiv 2502.16982) for the matrices of blocks, AdamW for the rest."""
     if not hasattr(torch.optim, "Muon"):
-        raise UserError(f"optimizer: muon needs PyTorch 2.9 or newer, here is {torch.__version__}; set optimizer: adamw")
+        raise UserError(
+            f"optimizer: muon needs PyTorch 2.9 or newer, here is {torch.__version__}; set optimizer: adamw"
+        )
     matrices = {n: p for n, p in parameters.items() if p.ndim == 2 and n.startswith(_BLOCKS) and "A_logs" not in n}
     rest = {name: parameter for name, parameter in parameters.items() if name not in matrices}
     if not matrices:

@@ -21,7 +21,7 @@ def street(turn, upright=12):
     """An image of posts, level beams and noise, as seen by a camera whose axes are turned by `turn`."""
     rng = np.random.default_rng(0)
     image = rng.integers(100, 130, (HEIGHT, WIDTH, 3)).astype(np.uint8)
-    for n in range(upright):
+    for _ in range(upright):
         foot = np.array([rng.uniform(-4, 4), 1.5, rng.uniform(6, 12)])
         draw(image, turn.apply([foot, foot - [0, 3, 0]]))
         draw(image, turn.apply([foot, foot + [rng.uniform(-2, 2), 0, 0.5]]))

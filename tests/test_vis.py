@@ -286,7 +286,10 @@ def test_published_checkpoints_lift_too(sample, tmp_path):
         (("--video", "99"), "camera 99: there is none"),
         (("--video", "https://example.com/a.mp4"), "addresses are not taken; download the video first"),
         (("--video", "nobody.mp4", "--pixel"), "always sees people cropped"),
-        (("--video", "nobody.mp4", "--detector", "fast", "--pose-model", "a.onnx"), "--pose-model: the detector fast has no such model; it has --det-model"),
+        (
+            ("--video", "nobody.mp4", "--detector", "fast", "--pose-model", "a.onnx"),
+            "--pose-model: the detector fast has no such model; it has --det-model",
+        ),
         (("--video", "nobody.mp4", "--keypoints", "a.npz", "--pose-model", "b"), "--keypoints: takes the place of"),
         (("--video", "nobody.mp4", "--max-gap", "nan"), "max_gap: nan: input should be a finite number"),
         (("--video", "nobody.mp4", "--focal-length", "3"), "--focal-length: unknown option"),

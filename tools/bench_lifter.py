@@ -32,7 +32,9 @@ KINDS = ("perfect", "noisy")
 def main(arguments=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--subjects", nargs="+", metavar="NAME", help="default: those that the network's config holds back")
+    parser.add_argument(
+        "--subjects", nargs="+", metavar="NAME", help="default: those that the network's config holds back"
+    )
     parser.add_argument("--stride", type=int, default=1, metavar="N", help="every Nth clip only (default: 1)")
     parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks" / "cpu" / "lifter.json", metavar="FILE")
     options = parser.parse(arguments)

@@ -118,7 +118,9 @@ def _provenance(target):
 def read_motion(path):
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            motion = {key: arrays[key] for key in ("root", "joints", "start", "name", "action", "split", "subject", "fps")}
+            motion = {
+                key: arrays[key] for key in ("root", "joints", "start", "name", "action", "split", "subject", "fps")
+            }
     except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
         raise UserError(
             f"{path}: is truncated or not the project's motion file ({describe(error)}); "
