@@ -35,8 +35,6 @@ _FLEXED = 0.35  # share of clips whose legs are bent further, of those whose wai
 _HIP, _KNEE, _WAIST, _ARM = (-0.4, 1.9), (0.0, 2.1), (-0.3, 1.5), 1.2  # rad: ranges of bends, std of an arm's turn
 _TILTED, _TILT = 0.2, math.radians(60)  # share of clips, and up to how far
 _ARMS, _LEGS = ((8, 11, 12, 13), (8, 14, 15, 16)), ((0, 4, 5, 6), (0, 1, 2, 3))
-_FOREARMS = 0.4  # share of clips whose forearms are lengthened, up to the upper arm's length
-_UPPER_ARM_AND_FOREARM = 11, 12  # of the left, in LIMBS
 _LENGTH_OF = (0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 7, 8, 9)  # by limb: which of 10 lengths it takes
 
 
@@ -156,9 +154,6 @@ def _reshape(joints):
     bent = limbs / length.clamp(min=1e-6) + _BEND * torch.randn(clips, 1, len(LIMBS), 3)
     factor = (1 + _LIMB_LENGTHS * torch.randn(clips, 10)).clamp(0.7, 1.4)
     factor[:, 0] *= 1.2  # CMU's hips are close together
-    upper, fore = (length[:, :, limb, 0].mean(1) for limb in _UPPER_ARM_AND_FOREARM)
-    longer = 1 + torch.rand(clips) * (upper / fore - 1).clamp(min=0)
-    factor[:, 9] *= torch.where(some(clips, _FOREARMS), longer, 1.0)  # CMU's end before the wrist
     bent = torch.nn.functional.normalize(bent, dim=-1) * length * factor[:, None, list(_LENGTH_OF), None]
     return _joints(joints[:, :, ROOT] * factor[:, None, 1:2], bent)
 
