@@ -1,6 +1,7 @@
 """Up, ground, sizes and smoothness of what is made of real footage, against its truth."""
 
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from footage import (
     truth,
     up_error,
 )
-from test_video_io import make_video
 from test_video_parts import before_camera, walk  # noqa: F401
 from test_vis import refusal, vis
 
@@ -28,8 +28,10 @@ from lib.video.camera import FOCAL, roots, steady
 from lib.video.pipeline import options_of
 from lib.video.poses import Person
 from lib.video.smoothing import smooth
+from lib.video.source import VideoSource
 from lib.video.stature import stature
 from lib.video.world import ANKLE, settle
+from lib.video.writer import VideoWriter
 
 FOCUS = FOCAL * max(SIZE)
 TIMES = np.arange(100) / FPS
@@ -151,7 +153,9 @@ def test_the_report_says_what_was_done(tmp_path):
     rows = stored["cam02_frame"] < 40
     parts = {key: stored[f"cam02_{key}"][rows] for key in ("frame", "person")}
     np.savez(tmp_path / "found.npz", keypoints=stored["cam02_keypoints"][rows] / [4, 4, 1], layout="h36m17", **parts)
-    make_video(tmp_path / "small.mp4", 40, width=SIZE[0] // 4, height=SIZE[1] // 4)
+    with VideoWriter(tmp_path / "small.mp4", SIZE[0] // 4, SIZE[1] // 4, FPS) as film:
+        for _, seconds, image in islice(VideoSource(FOLDER / "cam02.mp4", SIZE[1] // 4), 40):
+            film.write(image, seconds)
     options = ("--video", "small.mp4", "--keypoints", "found.npz", "-o", "out")
     vis(tmp_path, *options, "--smooth", 0, "--height", 170)
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -37,7 +37,7 @@ _SURE = 30  # feet at rest, from which on a person's size counts as much as anot
 _FEW = 0.1  # the lowest ground is that of at least this share of the feet at rest
 _LEAST_DROP = 0.3  # m that feet are below the camera, so that the ground says something about sizes
 
-_SETTLE_CUTOFF = 1.0  # Hz, of the correction of depths that keeps feet on the ground
+_SETTLE_CUTOFF = 1.5  # Hz, of the correction of depths that keeps feet on the ground
 _HEIGHT_ERROR, _DEPTH_ERROR = 0.02, 0.1  # m of an ankle's height, relative of a depth
 
 
