@@ -53,7 +53,7 @@ def _array(keypoints, joints):
     if not isinstance(joints, str) or joints not in LAYOUTS:
         raise UserError(f"joints: unknown {joints!r}{nearest(joints, LAYOUTS)}; there are {', '.join(LAYOUTS)}")
     if isinstance(keypoints, torch.Tensor):
-        keypoints = keypoints.detach().cpu()
+        keypoints = keypoints.detach().cpu().float()  # NumPy knows no bfloat16
     count = len(LAYOUTS[joints])
     try:
         with np.errstate(over="ignore"):
