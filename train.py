@@ -39,7 +39,7 @@ def main():
     modes = [options.evaluate is not None, options.eval_only, options.resume is not None]
     if sum(modes) > 1:
         raise UserError("--evaluate, --eval-only, --resume: give only one of them")
-    from lib.experiment import evaluate_checkpoint, train_model  # after parsing: --help need not load torch
+    from lib.engine.experiment import evaluate_checkpoint, train_model  # after parsing: --help need not load torch
 
     if options.evaluate is not None or options.eval_only:
         evaluate_checkpoint(options)

@@ -7,16 +7,16 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lib.data.clips_2d import SETS_2D
-from lib.data.dataset import AMASS
-from lib.data.readers import DATASETS
-from lib.data.skeleton import JOINTS
+from lib.body.skeleton import JOINTS
+from lib.data.datasets.registry import DATASETS
+from lib.data.datasets.sets_2d import SETS_2D
+from lib.data.training_clips import AMASS
+from lib.engine.optimizers import OPTIMIZERS
 from lib.errors import UserError, nearest
-from lib.losses import LOSS_TERMS
-from lib.model.mambablocks import LIMB_GRADIENTS
+from lib.model.bistssm import LIMB_GRADIENTS
 from lib.model.posemamba import PoseMamba
 from lib.model.scan_orders import SCAN_ORDERS
-from lib.optimizers import OPTIMIZERS
+from lib.task.losses import LOSS_TERMS
 from lib.yaml_files import parse_yaml, read_yaml
 
 BACKBONES = {"PoseMamba": PoseMamba}

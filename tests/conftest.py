@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-PARITY = ROOT / "tests" / "parity"
+PARITY = ROOT / "tests" / "parity" / "data"
 
 
 class Trap:

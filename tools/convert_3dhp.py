@@ -11,7 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, progress_bar, run
-from lib.data.mpi3dhp import STORE, Archive, NpzFiles, convert
+from lib.data.convert.mpi_inf_3dhp import Archive, NpzFiles, convert
+from lib.data.datasets.mpi_inf_3dhp import STORE
 from lib.data.store import open_store
 from lib.errors import UserError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from lib.body.skeleton import JOINTS
 from lib.cli import Parser, progress_bar, run
-from lib.data.amass import convert
-from lib.data.skeleton import JOINTS
-from lib.motion_cli import add_motion_options, report
+from lib.data.convert.amass import convert
+from lib.data.convert.options import add_motion_options, report
 
 
 def main(arguments=None):

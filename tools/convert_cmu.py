@@ -9,8 +9,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, progress_bar, run
-from lib.data.mocap.convert import convert
-from lib.motion_cli import add_motion_options, report
+from lib.data.convert.mocap.convert import convert
+from lib.data.convert.options import add_motion_options, report
 
 
 def main(arguments=None):

@@ -11,8 +11,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, progress_bar, run
-from lib.data.clip_files import write_clip_files
-from lib.data.h36m import DataReaderH36M, convert
+from lib.data.convert.clip_files import write_clip_files
+from lib.data.convert.h36m import convert
+from lib.data.datasets.h36m import DataReaderH36M
 from lib.data.store import INDEX, SUFFIX, check_store
 from lib.errors import UserError
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.checkpoint import read_checkpoint
 from lib.cli import Parser, run
+from lib.engine.checkpoint import read_checkpoint
 from lib.errors import UserError
+from lib.export.safetensors import SUFFIX, write_weights
 from lib.files import PROJECT
-from lib.weights import SUFFIX, write_weights
 
 
 def main():

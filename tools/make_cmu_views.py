@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, progress_bar, run
-from lib.data.cmu import VIEWS_FILE, make_views
+from lib.data.convert.cmu_views import VIEWS_FILE, make_views
 from lib.errors import UserError
 
 

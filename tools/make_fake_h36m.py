@@ -12,7 +12,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, positive_number, progress_bar, run
-from lib.data.h36m import CAMERA_SIZES
+from lib.data.datasets.h36m import CAMERA_SIZES
 from lib.errors import UserError
 from lib.files import atomic_path
 

@@ -16,20 +16,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.benchmark.detector_figure import compared, save_figure
-from lib.benchmark.detector_fit import fit
-from lib.benchmark.detector_parameters import table, write_parameters
-from lib.benchmark.detector_tracks import drawn_tracks, footage_tracks, load_tracks, save_tracks
-from lib.benchmark.footage import read_views
-from lib.benchmark.options import count
 from lib.cli import Parser, progress_bar, run
 from lib.data.motion_files import read_motion_files
-from lib.data.simulated_detector import PARAMETERS
 from lib.data.synthetic.body import Body
 from lib.data.synthetic.sequences import Stage
+from lib.data.synthetic.simulated_detector import PARAMETERS
 from lib.files import PROJECT
 from lib.video.detection import DETECTORS
-from lib.video.source import VideoSource
+from lib.video.io.source import VideoSource
+from tools.bench.detector.figure import compared, save_figure
+from tools.bench.detector.fit import fit
+from tools.bench.detector.parameters import table, write_parameters
+from tools.bench.detector.tracks import drawn_tracks, footage_tracks, load_tracks, save_tracks
+from tools.bench.scoring.footage import read_views
+from tools.bench.shared.options import count
 
 MOTION = ("cmu17_large.npz", "accad17.npz")
 SAMPLE = PROJECT / "demo" / "video" / "sample_video.mp4"

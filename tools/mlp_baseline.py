@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, run
 from lib.config import load_config
-from lib.data.dataset import TrainingBatches, flip_half, network_input, training_clips, training_target
-from lib.data.readers import open_reader
-from lib.evaluation import predict, score
-from lib.losses import mpjpe
+from lib.data.datasets.registry import open_reader
+from lib.data.training_clips import TrainingBatches, flip_half, network_input, training_clips, training_target
+from lib.eval.report import predict, score
+from lib.task.losses import mpjpe
 
 
 class FrameMLP(nn.Module):

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, run
 from lib.config import load_config
-from lib.model.mambablocks import DIRECTIONS, STATE_SIZE, BiSTSSM
+from lib.model.bistssm import DIRECTIONS, STATE_SIZE, BiSTSSM
 
 SEEN_BY_PROFILERS = (nn.Linear, nn.Conv2d, nn.LayerNorm)
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pose3d"

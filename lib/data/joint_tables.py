@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lib.data.skeleton import JOINTS
+from lib.body.skeleton import JOINTS
 from lib.errors import UserError, nearest
 from lib.yaml_files import read_yaml
 

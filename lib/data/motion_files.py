@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.data.cmu import read_motion
+from lib.data.convert.cmu_views import read_motion
 from lib.errors import UserError
 from lib.files import require_file
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from lib.data.skeleton import flip
+from lib.body.skeleton import flip
 
 
 @torch.no_grad()

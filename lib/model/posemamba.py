@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from lib.model.mambablocks import BiSTSSMBlock
+from lib.model.bistssm import BiSTSSMBlock
 
 
 class PoseMamba(nn.Module):

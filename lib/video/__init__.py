@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-_MODULES = {"Options": "pipeline", "lift_video": "pipeline", "lift_keypoints": "keypoints"}
+_MODULES = {"Options": "pipeline", "lift_video": "pipeline", "lift_keypoints": "lift.keypoints"}
 
 __all__ = list(_MODULES)
 

@@ -14,10 +14,10 @@ from lib.cli import progress_bar
 from lib.errors import UserError, nearest
 from lib.files import PROJECT, cannot_write, only_one, require_file, require_folder
 from lib.video.detection import options_of_detector
+from lib.video.export.results import is_result, write_data, write_pictures
+from lib.video.io.source import VideoSource
+from lib.video.io.writer import VideoWriter
 from lib.video.pipeline import MOST_PIXELS, lift, options_of
-from lib.video.results import is_result, write_data, write_pictures
-from lib.video.source import VideoSource
-from lib.video.writer import VideoWriter
 
 VIDEOS = PROJECT / "demo" / "video"
 OUTPUT = Path("demo/output")

@@ -11,18 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.errors import UserError, nearest
 from lib.files import require_file
-from lib.video.camera import FOCAL, roots, steady
 from lib.video.detection import open_detector, options_of_detector
 from lib.video.detection.keypoints_file import read_keypoints
-from lib.video.detections import Detections
-from lib.video.gaps import blocks, bridge, fill
-from lib.video.lifting import WEIGHTS, choose_device, open_lifter
+from lib.video.io.source import VideoSource
+from lib.video.lift.lifter import WEIGHTS, choose_device, open_lifter
+from lib.video.lift.placement import FOCAL, roots, steady
+from lib.video.lift.smoothing import check_cutoff, smooth
+from lib.video.lift.verticals import lines
+from lib.video.lift.world import settle
 from lib.video.poses import Person, Poses, mean_rate
-from lib.video.smoothing import check_cutoff, smooth
-from lib.video.source import VideoSource
-from lib.video.tracking import SHORTEST, Tracker
-from lib.video.verticals import lines
-from lib.video.world import settle
+from lib.video.track.detections import Detections
+from lib.video.track.gaps import blocks, bridge, fill
+from lib.video.track.tracker import SHORTEST, Tracker
 
 MOST_PIXELS = 1920  # px of a picture's longer side; larger ones are worked on smaller
 _SAVE_EVERY = 300  # frames

@@ -1,7 +1,7 @@
 """What comes out of a video: for each person, where the joints are in the picture, before the camera and in the world.
 
 Axes. Camera: x right, y down, z forward, the camera at the origin. World: x right, y forward, z up, z = 0 at the ground
-(`lib.video.world`); a turn and a shift of the camera's axes, the same for all people and frames.
+(`lib.video.lift.world`); a turn and a shift of the camera's axes, the same for all people and frames.
 """
 
 from dataclasses import dataclass, field

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.data.skeleton import JOINTS
+from lib.body.skeleton import JOINTS
 from lib.errors import UserError, describe
 from lib.files import PROJECT, require_file
 

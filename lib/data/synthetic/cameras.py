@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from lib.data.skeleton import ROOT
+from lib.body.skeleton import ROOT
 from lib.data.synthetic.draws import between, some
 
 _ELEVATION = (math.radians(8), math.radians(14))  # mean, std

@@ -2,7 +2,7 @@
 
 import torch
 
-from lib.data.skeleton import JOINTS
+from lib.body.skeleton import JOINTS
 from lib.data.synthetic.draws import some
 
 _COVERED = 0.35  # share of clips in which a thing is before joints of one group, for some frames

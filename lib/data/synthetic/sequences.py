@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from lib.body.skeleton import JOINTS
 from lib.data.motion_files import FPS as MOTION_FPS
-from lib.data.skeleton import JOINTS
 from lib.data.synthetic.appearance import dress
 from lib.data.synthetic.body import COEFFICIENTS, SEGMENTS, Body
 from lib.data.synthetic.cameras import draw_cameras

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize
 
-from lib.data.skeleton import ROOT
+from lib.body.skeleton import ROOT
 
 _THORAX, _HIPS, _SHOULDERS = 8, (1, 4), (14, 11)  # right, left
 

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from lib.body.layouts import LAYOUTS, to_h36m
 from lib.video.detection import Detection, Detector, blazepose, movenet
 from lib.video.detection.blazepose import BlazePose, Square
-from lib.video.detection.joints import LAYOUTS, to_h36m
 from lib.video.detection.movenet import MoveNet
 from lib.video.detection.people import BODY, HIPS, apart, coco, distinct, overlap, size, upwards
 from lib.video.detection.search import near, views

@@ -1,7 +1,7 @@
 """The fast detector: MoveNet alone, in every frame; its cost does not depend on the number of people."""
 
+from lib.body.layouts import to_h36m
 from lib.video.detection import Detection, Detector, movenet
-from lib.video.detection.joints import to_h36m
 from lib.video.detection.movenet import MoveNet
 from lib.video.detection.people import apart, distinct
 

@@ -12,10 +12,10 @@ import torch
 from torch.nn import functional
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 
+from lib.body.layouts import to_h36m
 from lib.errors import UserError, describe
 from lib.files import require_file
 from lib.video.detection import Detection, Detector
-from lib.video.detection.joints import to_h36m
 
 SIZES = ((384, 288), (256, 192))  # (height, width) of the published models' pictures, px; named so in their files
 PADDING = 1.25  # the crop is this much larger than the person's box

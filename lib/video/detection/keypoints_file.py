@@ -25,11 +25,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lib.body.layouts import LAYOUTS, to_h36m
 from lib.errors import UserError, describe, nearest
 from lib.files import require_file
 from lib.video.detection import Detection, Detector
-from lib.video.detection.joints import LAYOUTS, to_h36m
-from lib.video.strays import LEAST_JOINTS, enough_seen, unsee_strays
+from lib.video.lift.strays import LEAST_JOINTS, enough_seen, unsee_strays
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 
+from lib.body.layouts import to_h36m
 from lib.errors import UserError, describe
 from lib.files import PROJECT, require_file
 from lib.video.detection import Detection, Detector
-from lib.video.detection.joints import to_h36m
 
 MODEL = PROJECT / "demo" / "pose_landmarker_full.task"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.video.detection.joints import LAYOUTS
+from lib.body.layouts import LAYOUTS
 
 BODY = slice(5, 17)  # shoulders to ankles
 SHOULDERS, HIPS = [5, 6], [11, 12]

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import rtmlib
 
+from lib.body.layouts import to_h36m
 from lib.errors import UserError, describe
 from lib.files import require_file
 from lib.video.detection import Detection, Detector
-from lib.video.detection.joints import to_h36m
 
 LAYOUTS = {17: ("coco17", rtmlib.Body), 26: ("halpe26", rtmlib.BodyWithFeet)}  # by joints: layout, rtmlib's own models
 

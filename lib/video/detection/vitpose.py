@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from transformers import AutoImageProcessor, AutoModelForObjectDetection, VitPoseForPoseEstimation
 
+from lib.body.layouts import to_h36m
 from lib.errors import UserError, describe
 from lib.video.detection import Detection, Detector
-from lib.video.detection.joints import to_h36m
 
 DET_MODEL = "PekingU/rtdetr_r50vd_coco_o365"
 POSE_MODEL = "usyd-community/vitpose-base-simple"

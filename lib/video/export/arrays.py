@@ -25,7 +25,7 @@ import zipfile
 
 import numpy as np
 
-from lib.data.skeleton import JOINTS, LIMBS
+from lib.body.skeleton import JOINTS, LIMBS
 from lib.errors import UserError, describe
 from lib.files import atomic_path, require_file
 from lib.video.poses import Person, Poses

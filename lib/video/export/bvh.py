@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from lib.data.skeleton import JOINTS, LIMBS, ROOT
+from lib.body.skeleton import JOINTS, LIMBS, ROOT
 from lib.files import atomic_path
 
 CENTIMETRES = 100  # per m

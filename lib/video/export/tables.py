@@ -22,7 +22,7 @@ import json
 
 import numpy as np
 
-from lib.data.skeleton import JOINTS, LIMBS
+from lib.body.skeleton import JOINTS, LIMBS
 from lib.files import atomic_path
 
 VERSION = 1

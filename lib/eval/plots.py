@@ -1,0 +1,106 @@
+"""Pictures of a run: loss curves, errors per action, predicted against true skeletons."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from lib.body.skeleton import LEFT, LIMBS, RIGHT, ROOT
+
+_LEFT, _RIGHT, _MIDDLE, _TRUE = "#d1495b", "#2b6cb0", "#333333", "#b8b8b8"
+
+
+def loss_curves(history, path):
+    """Loss terms and test errors over epochs; history is a list of {name: value} with "epoch"."""
+    figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    epochs = [entry["epoch"] for entry in history]
+    for name in sorted({n for entry in history for n in entry if n.startswith("train/")}):
+        values = [entry.get(name, np.nan) for entry in history]
+        losses.plot(epochs, values, marker=".", label=name.removeprefix("train/"))
+    losses.set(yscale="log", xlabel="epoch", title="training loss and its terms (unweighted)")
+    losses.legend(fontsize=8)
+    for name, label in (("test/mpjpe", "P1 (MPJPE)"), ("test/p_mpjpe", "P2 (P-MPJPE)")):
+        if any(name in entry for entry in history):
+            errors.plot(epochs, [entry.get(name, np.nan) for entry in history], marker=".", label=label)
+            errors.legend()
+    errors.set(xlabel="epoch", ylabel="mm", title="test error", ylim=(0, None))
+    for axes in (losses, errors):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, path)
+
+
+def per_action(scores, baselines, path):
+    """Bars of P1 and P2 for each action, with P1 of the linear regression and the mean pose as marks."""
+    actions = list(scores.per_action)
+    x = np.arange(len(actions))
+    figure, axes = plt.subplots(figsize=(max(8, 2 + 0.9 * len(actions)), 4.5), layout="constrained")
+    axes.bar(x - 0.2, [scores.per_action[a].mpjpe for a in actions], 0.4, label="P1 (MPJPE)")
+    axes.bar(x + 0.2, [scores.per_action[a].p_mpjpe for a in actions], 0.4, label="P2 (P-MPJPE)")
+    for name, other, marker in (
+        ("linear, P1", baselines.linear, "_"),
+        ("mean pose, P1", baselines.mean_pose, "x"),
+    ):
+        values = [other.per_action[a].mpjpe for a in actions]
+        axes.scatter(x - 0.2, values, marker=marker, s=120, color="black", label=name, zorder=3)
+    axes.set_xticks(x, actions, rotation=30, ha="right")
+    axes.set(
+        ylabel="mm",
+        title=f"test error per {scores.group}: {scores.total}: P1 {scores.mpjpe:.1f}, P2 {scores.p_mpjpe:.1f} mm",
+    )
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside right upper")
+    _save(figure, path)
+
+
+def skeletons(predictions, reader, path, count=4):
+    """Frames of the test part spread evenly: detected 2D above, predicted 3D (colours) on true 3D (grey) below.
+
+    predictions (clips, F, 17, 3), normalised; lengths are drawn in units of half the picture's width. Frames without a
+    true pose, which a test set may have, are not drawn.
+    """
+    _, clips = reader.get_split_id()
+    for place in sorted(range(clips.shape[1]), key=lambda place: abs(place - clips.shape[1] // 2)):
+        posed = np.flatnonzero(np.isfinite(reader.read_3d("test", clips[:, place])).all((1, 2)))
+        if len(posed):
+            break
+    chosen = posed[np.linspace(0, len(posed) - 1, 2 * count + 1).astype(int)[1::2]]
+    rows = clips[chosen, place]
+    keypoints, targets = reader.read_2d("test", rows), reader.read_3d("test", rows)
+    names = zip(reader.rows("test", "source", rows), reader.rows("test", "action", rows))
+    figure = plt.figure(figsize=(3.2 * count, 6.6), layout="constrained")
+    for column, (clip, (source, action)) in enumerate(zip(chosen, names)):
+        flat = figure.add_subplot(2, count, column + 1)
+        _draw(flat, keypoints[column, :, :2])
+        flat.set(aspect="equal", xticks=[], yticks=[])
+        flat.invert_yaxis()
+        flat.set_title(f"{source}\n{action}", fontsize=8)
+        solid = figure.add_subplot(2, count, count + column + 1, projection="3d")
+        true, predicted = (pose - pose[ROOT] for pose in (targets[column], predictions[clip, place]))
+        _draw(solid, _upright(true), color=_TRUE, linewidth=4)
+        _draw(solid, _upright(predicted))
+        reach = 1.05 * max(np.abs(true).max(), np.abs(predicted).max())
+        solid.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
+        solid.set_box_aspect((1, 1, 1), zoom=1.35)
+        solid.view_init(elev=12, azim=-60)
+        solid.tick_params(labelbottom=False, labelleft=False, labelright=False)
+    figure.suptitle("detected 2D; predicted 3D (red left, blue right) on true 3D (grey)", fontsize=10)
+    _save(figure, path)
+
+
+def _upright(pose):
+    """Camera axes (x right, y down, z ahead) -> plot axes (x right, y ahead, z up)."""
+    return np.stack([pose[:, 0], pose[:, 2], -pose[:, 1]], axis=-1)
+
+
+def _draw(axes, joints, color=None, linewidth=2):
+    for a, b in LIMBS:
+        side = _LEFT if {a, b} & set(LEFT) else _RIGHT if {a, b} & set(RIGHT) else _MIDDLE
+        axes.plot(*joints[[a, b]].T, color=color or side, linewidth=linewidth, solid_capstyle="round")
+
+
+def _save(figure, path):
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

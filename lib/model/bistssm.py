@@ -1,0 +1,117 @@
+"""PoseMamba's block: a bidirectional global-local spatio-temporal state space layer and an MLP."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from selective_scan import cross_scan
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from lib.model.scan_orders import LIMB_PARTNER, SCAN_ORDERS
+from lib.model.stochastic_depth import add_branch
+
+STATE_SIZE = 16  # N
+DIRECTIONS = 4  # K
+LIMB_GRADIENTS = ("straight_through", "exact")
+
+
+class BiSTSSM(nn.Module):
+    """Four selective scans over the (frame, joint) grid, gated (PoseMamba, arXiv 2408.03540, section 3).
+
+    Args:
+        dim: C, width of the input; the inner width is D = 2C and the step rank R = ceil(C / 16).
+        scan: a key of `SCAN_ORDERS`.
+        limb_gradient: how the gradient passes u + u[limb partner]. "straight_through" treats the sum
+            as u, as the published backward pass does; "exact" differentiates both terms.
+    """
+
+    def __init__(self, dim, scan="v2_plus_poselimbs", limb_gradient="straight_through"):
+        super().__init__()
+        if scan not in SCAN_ORDERS:
+            raise ValueError(f"scan: {scan!r} is unknown; there are {', '.join(SCAN_ORDERS)}")
+        if limb_gradient not in LIMB_GRADIENTS:
+            raise ValueError(f"limb_gradient: {limb_gradient!r} is unknown; there are {', '.join(LIMB_GRADIENTS)}")
+        self.order = SCAN_ORDERS[scan]
+        self.limb_gradient = limb_gradient
+        inner = 2 * dim
+        rank = math.ceil(dim / 16)
+
+        # Parameters in the published order: a saved optimiser knows them by their number only.
+        self.out_norm = nn.LayerNorm(inner)
+        self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
+        self.conv2d = nn.Conv2d(inner, inner, kernel_size=3, padding=1, groups=inner)
+        projections = [nn.Linear(inner, rank + 2 * STATE_SIZE, bias=False).weight for _ in range(DIRECTIONS)]
+        self.x_proj_weight = nn.Parameter(torch.stack(projections).detach())
+        self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank).uniform_(-(rank**-0.5), rank**-0.5))
+        self.dt_projs_bias = nn.Parameter(_step_bias(DIRECTIONS, inner))
+        self.A_logs = nn.Parameter(torch.arange(1.0, STATE_SIZE + 1).log().repeat(DIRECTIONS * inner, 1))
+        self.Ds = nn.Parameter(torch.ones(DIRECTIONS * inner))
+        self.out_proj = nn.Linear(inner, dim, bias=False)
+
+    def forward(self, x):
+        """x (B, F, J, C) -> (B, F, J, C)."""
+        u, gate = (F.linear(x, half) for half in self.in_proj.weight.chunk(2))  # two: each contiguous
+        u = F.silu(self.conv2d(u.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        y = cross_scan(
+            u,
+            self.x_proj_weight,
+            self.dt_projs_weight,
+            self.dt_projs_bias,
+            -self.A_logs.exp(),
+            self.Ds,
+            self.order,
+            LIMB_PARTNER,
+            exact_limbs=self.limb_gradient == "exact",
+        )
+        return recomputed(self._gate, y, gate)
+
+    def _gate(self, y, gate):
+        return self.out_proj(self.out_norm(y) * F.silu(gate))
+
+
+class BiSTSSMBlock(nn.Module):
+    """Pre-norm residual block: the state space layer, then an MLP; (B, F, J, C) -> (B, F, J, C)."""
+
+    def __init__(self, dim, mlp_ratio, drop_path, norm_layer, scan, limb_gradient):
+        super().__init__()
+        self.norm = norm_layer(dim)
+        self.op = BiSTSSM(dim, scan, limb_gradient)
+        self.drop_path = drop_path
+        self.norm2 = norm_layer(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x):
+        x = add_branch(x, self._scan, self.drop_path, self.training)
+        return add_branch(x, self._feed_forward, self.drop_path, self.training)
+
+    def _scan(self, x):
+        return self.op(self.norm(x))
+
+    def _feed_forward(self, x):
+        return recomputed(lambda x: self.mlp(self.norm2(x)), x)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them, over the last axis; parameters are named as timm's."""
+
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def recomputed(function, *inputs):
+    """function(*inputs); what it computes on the way is computed again in the backward pass instead of kept."""
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def _step_bias(*shape, smallest=1e-3, largest=0.1, floor=1e-4):
+    """Biases whose softplus is log-uniform in [smallest, largest], at least `floor` (Mamba's initial steps)."""
+    steps = torch.empty(shape).uniform_(math.log(smallest), math.log(largest)).exp().clamp(min=floor)
+    return steps + torch.log(-torch.expm1(-steps))  # inverse of softplus

@@ -1,0 +1,129 @@
+"""The benchmarks as people start them, at sizes whose figures mean nothing: what they write and what they refuse."""
+
+import importlib
+import json
+import statistics
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from selective_scan import why_unavailable
+
+from lib.errors import UserError
+
+pytestmark = pytest.mark.skipif(bool(why_unavailable("cpu")), reason="the scan is not compiled for the CPU")
+
+TINY = ("--device", "cpu", "--frames", "9", "--repeats", "1", "--threads", "1", "--implementations", "fused", "copies")
+
+
+def start(tool, *arguments):
+    command = [sys.executable, str(ROOT / "tools/bench" / tool), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where both benchmarks have written their results."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    for process in [start(tool, *TINY, "--out", folder) for tool in ("scan.py", "model.py")]:
+        printed, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert "floor" in printed and "fused" in printed and "copies" in printed
+    return folder
+
+
+def read(path):
+    results = json.loads(path.read_text())
+    machine = results["machine"]
+    assert machine["cpu"] and machine["threads"] == 1 and machine["gpu"] is None
+    assert machine["torch"] == torch.__version__ and machine["date"]
+    assert results["options"]["frames"] == 9 and results["options"]["device"] == "cpu"
+    return results
+
+
+def check_figures(result, reference, steps_with_memory):
+    """Medians are those of the repeats, ratios are those of medians and peaks."""
+    for step in ("forward", "training"):
+        assert len(result[step]["seconds"]) == 1
+        assert result[step]["median_seconds"] == statistics.median(result[step]["seconds"]) > 0
+        assert result[step]["ratio"] == result[step]["median_seconds"] / reference[step]["median_seconds"]
+    for step in steps_with_memory:
+        assert result[step]["peak_bytes"] > 0
+        assert result[step]["peak_ratio"] == result[step]["peak_bytes"] / reference[step]["peak_bytes"]
+
+
+def test_scan(folder):
+    results = read(folder / "scan.json")
+    found, floor = results["implementations"], results["floor"]
+    assert list(found) == ["fused", "copies"]
+    for result in found.values():
+        check_figures(result, found["fused"], ("forward", "training"))
+        assert result["difference"] < 1e-5
+    assert floor["seconds"] == max(floor["terms_seconds"].values()) == floor["terms_seconds"][floor["bound"]]
+    assert floor["times_floor"] == found["fused"]["forward"]["median_seconds"] / floor["seconds"]
+
+
+def test_floor_counts(folder):
+    floor = read(folder / "scan.json")["floor"]
+    positions, inner, states, rank, directions = 9 * 17, 128, 16, 4, 4
+    weights = directions * inner * (rank + 2 * states + rank + 1 + states + 1)
+    moved = positions * (2 * inner + directions * (rank + 2 * states)) + weights
+    assert floor["bytes"] == 4 * moved
+    assert floor["multiply_adds"] == positions * directions * inner * (states * (10 + 2 + 1) + rank + 25)
+    assert floor["projection_multiply_adds"] == positions * inner * directions * (rank + 2 * states)
+
+
+def test_model(folder):
+    results = read(folder / "model.json")
+    assert list(results["sizes"]) == ["S"] and results["memory_batch"] == 4
+    found, floor = (results["sizes"]["S"][key] for key in ("implementations", "floor"))
+    assert list(found) == ["fused", "copies"]
+    for result in found.values():
+        check_figures(result, found["fused"], ("training",))
+        ratio = result["training"]["median_seconds"] / result["forward"]["median_seconds"]
+        assert result["training_over_forward"] == ratio
+    assert found["copies"]["training"]["peak_ratio"] > 1
+    scans = floor["scans"] * floor["one_scan"]["seconds"]
+    assert floor["seconds"] == pytest.approx(scans + statistics.median(floor["matrix_products_seconds"]))
+    assert floor["times_floor"] == found["fused"]["forward"]["median_seconds"] / floor["seconds"]
+
+
+@pytest.mark.parametrize("name", ["scan.png", "model.png"])
+def test_charts(folder, name):
+    assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_a_wrong_argument_is_one_line_and_exit_code_2(tmp_path):
+    process = start("scan.py", "--frames", "0", "--out", tmp_path / "results")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors.startswith("error: argument --frames") and len(errors.strip().splitlines()) == 1
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("tool", ["scan", "model"])
+def test_refuses(tool, tmp_path, monkeypatch):
+    main = importlib.import_module(f"tools.bench.{tool}").main
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for arguments, message in (
+        (["--device", "cuda"], "--device cuda: PyTorch finds no CUDA device"),
+        (["--implementations", "mamba-ssm"], "--implementations: mamba-ssm cannot run on cpu: "),
+        (["--repeat", "3"], "--repeat: unknown option (did you mean '--repeats'?)"),
+    ):
+        monkeypatch.setattr("sys.argv", [tool, *arguments, "--out", str(tmp_path / "results")])
+        with pytest.raises(UserError) as refused:
+            main()
+        assert str(refused.value).startswith(message)
+    assert not (tmp_path / "results").exists()
+
+
+def test_model_sizes_are_those_of_the_readme():
+    command = [sys.executable, str(ROOT / "tools/model_size.py")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    readme = [[cell.strip() for cell in line.split("|")] for line in (ROOT / "README.md").read_text().splitlines()]
+    for size in "SBL":
+        row = next(cells for cells in readme if cells[1:2] == [size])
+        expected = [row[i] for i in (1, 4, 5, 7, 8)]
+        assert expected in [[cell.strip() for cell in line.split("│")][1:-1] for line in printed.splitlines()]

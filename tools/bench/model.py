@@ -1,0 +1,200 @@
+"""Times whole PoseMamba models, forward and training step, by every implementation of the scan; measures peak memory.
+
+python tools/bench/model.py --sizes S B L
+"""
+
+import sys
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from lib.cli import Parser, run
+from lib.model import PoseMamba, bistssm
+from tools.bench import shared as benchmark
+
+MATRIX_PRODUCTS = "matrix products"
+MEMORY_BATCH = 4  # clips, as the published recipe trains on
+DROP_PATH = 0.2  # stochastic depth of the published recipe, for times; memory is that of a step that drops nothing
+
+
+def parse():
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=benchmark.SIZES, default=["S"], help="default: S")
+    benchmark.add_options(parser)
+    return parser.parse()
+
+
+@contextmanager
+def scanned_by(implementation):
+    """Lets every model compute its cross-scans with an `Implementation`, and keep its activations if that does."""
+    usual = bistssm.cross_scan, bistssm.recomputed
+    bistssm.cross_scan = implementation.function
+    if not implementation.recomputes:
+        bistssm.recomputed = lambda function, *inputs: function(*inputs)
+    try:
+        yield
+    finally:
+        bistssm.cross_scan, bistssm.recomputed = usual
+
+
+def build(size, frames, device, drop_path=DROP_PATH):
+    torch.manual_seed(0)
+    channels, depth = benchmark.SIZES[size]
+    return PoseMamba(num_frame=frames, embed_dim_ratio=channels, depth=depth, drop_path_rate=drop_path).to(device)
+
+
+def training_step(model, implementation, clips, numbers):
+    """Forward, mean of squares as the loss, backward; the optimiser is left out.
+
+    numbers: an iterator; the same number makes stochastic depth drop the same branches.
+    """
+    torch.manual_seed(next(numbers))
+    model.zero_grad(set_to_none=True)
+    with scanned_by(implementation):
+        model(clips).square().mean().backward()
+
+
+def forward_pass(model, implementation, clips):
+    with scanned_by(implementation), torch.no_grad():
+        return model(clips)
+
+
+def matrix_products(size, positions, device):
+    """A call that computes what a model's Linear layers in blocks and projections of scans do, and nothing else."""
+    channels, depth = benchmark.SIZES[size]
+    inner, lines = benchmark.SIZES[size].inner, benchmark.SIZES[size].rank + 2 * bistssm.STATE_SIZE
+    products = []
+    for inputs, outputs in (
+        (channels, 2 * inner),  # in_proj
+        (inner, bistssm.DIRECTIONS * lines),  # x_proj
+        (inner, channels),  # out_proj
+        (channels, 2 * channels),  # fc1
+        (2 * channels, channels),  # fc2
+    ):
+        shapes = (positions, inputs), (inputs, outputs), (positions, outputs)
+        products.append([torch.randn(shape, device=device) for shape in shapes])
+
+    def call():
+        for _ in range(2 * depth):
+            for x, weight, y in products:
+                torch.mm(x, weight, out=y)
+
+    return call
+
+
+def peak(name, size, options):
+    """{"training": bytes} of a training step on `MEMORY_BATCH` clips."""
+    device = benchmark.device_of(options)
+    implementation = benchmark.implementations(device.type)[name]
+    model = build(size, options.frames, device, drop_path=0.0)
+    clips = torch.randn(MEMORY_BATCH, options.frames, benchmark.JOINTS, 2, device=device)
+    training_step(model, implementation, clips[:1, :3], count())  # warm-up: loads libraries, starts threads
+    model.zero_grad(set_to_none=True)
+    return {"training": benchmark.peak_growth(partial(training_step, model, implementation, clips, count()), device)}
+
+
+def measure(size, options, device):
+    """{"implementations": as of `benchmark.summary`, "floor": of a forward pass} of one model."""
+    compared = benchmark.chosen(options.implementations, device.type, without=benchmark.SLOW)
+    results = {name: {"description": i.description, "missing": i.missing} for name, i in compared.items()}
+    available = {name: i for name, i in compared.items() if not i.missing}
+    memory, failed = benchmark.measure_memory(available, device, peak, size, options, doing=f"{size}: memory")
+    for name, reason in failed.items():
+        results[name]["missing"] = reason
+        del available[name]
+
+    trained = build(size, options.frames, device)
+    evaluated = deepcopy(trained).eval()
+    clips = torch.randn(options.batch, options.frames, benchmark.JOINTS, 2, device=device)
+    calls = {}
+    for name, implementation in available.items():
+        calls[name, "forward"] = partial(forward_pass, evaluated, implementation, clips)
+        calls[name, "training"] = partial(training_step, trained, implementation, clips, count())
+    positions = options.batch * options.frames * benchmark.JOINTS
+    calls[MATRIX_PRODUCTS] = matrix_products(size, positions, device)
+    once = [key for key in calls if key[0] in benchmark.SLOW]
+    seconds = benchmark.time_in_turn(calls, options.repeats, device, once)
+    products = seconds.pop(MATRIX_PRODUCTS)
+    for name, steps in benchmark.summary(seconds, memory).items():
+        ratio = steps["training"]["median_seconds"] / steps["forward"]["median_seconds"]
+        results[name] |= {**steps, "training_over_forward": ratio}
+    return {"implementations": results, "floor": floor_of(size, positions, products, device, results)}
+
+
+def floor_of(size, positions, products, device, results):
+    """The least time of a forward pass: its matrix products, as measured, and the floor of its scans.
+
+    Left out: convolutions, norms, gates and what moves between them.
+    """
+    shape, rates = benchmark.SIZES[size], benchmark.measure_rates(device, torch.float32)
+    scan = benchmark.scan_floor(shape, positions, torch.float32, device, rates, projection=False)
+    floor = median(products) + 2 * shape.depth * scan["seconds"]
+    forward = results.get(benchmark.REFERENCE, {}).get("forward")
+    return {
+        "rates": rates,
+        "matrix_products_seconds": products,
+        "one_scan": scan,
+        "scans": 2 * shape.depth,
+        "seconds": floor,
+        "times_floor": forward and forward["median_seconds"] / floor,
+    }
+
+
+def print_results(title, sizes):
+    header = ["model", "forward ms", "x fused", "training ms", "x fused", "training / forward"]
+    header += [f"training peak MB, batch {MEMORY_BATCH}", "x fused"]
+    rows = []
+    for size, found in sizes.items():
+        for name, result in found["implementations"].items():
+            if not result["missing"]:
+                steps = [result[step] for step in benchmark.PASSES]
+                times = [c for step in steps for c in benchmark.figures(step, "median_seconds", "ratio", 1e3, ".1f")]
+                memory = benchmark.figures(steps[1], "peak_bytes", "peak_ratio", 1e-6, ".1f")
+                rows.append([f"{size} {name}", *times, f"{result['training_over_forward']:.2f}", *memory])
+    print(title)
+    print(*benchmark.table(header, rows), *benchmark.missing_lines(found["implementations"]), sep="\n")
+    for size, found in sizes.items():
+        floor = found["floor"]
+        products = median(floor["matrix_products_seconds"]) * 1e3
+        scans = floor["scans"] * floor["one_scan"]["seconds"] * 1e3
+        print(f"{size}: floor of forward {products + scans:.1f} ms: matrix products {products:.1f}, scans {scans:.1f}")
+        if floor["times_floor"]:
+            print(f"{size}: fused forward takes {floor['times_floor']:.2f} times the floor")
+
+
+def draw_results(path, title, sizes):
+    rows, marks = {}, []
+    for size, found in sizes.items():
+        rows |= {f"{size} {n}": result for n, result in found["implementations"].items() if not result["missing"]}
+        marks.append((f"{size} {benchmark.REFERENCE}", found["floor"]["seconds"] * 1e3))
+    marks = [(row, floor) for row, floor in marks if row in rows]
+    steps = benchmark.PASSES
+    time = benchmark.panel("time, ms (ratio to fused)", rows, steps, "median_seconds", "ratio", 1e3, marks)
+    heading = f"peak memory of a training step, batch {MEMORY_BATCH}, MB (ratio to fused)"
+    memory = benchmark.panel(heading, rows, steps[1:], "peak_bytes", "peak_ratio", 1e-6)
+    benchmark.write_chart(path, title, list(rows), [time, memory])
+
+
+def main():
+    options = parse()
+    device = benchmark.device_of(options)
+    out = options.out or Path("benchmarks", device.type)
+    sizes = {size: measure(size, options, device) for size in options.sizes}
+    machine = benchmark.machine(device)
+    found = {"machine": machine, "options": benchmark.options_of(options, device), "sizes": sizes}
+    benchmark.write_json(out / "model.json", found | {"memory_batch": MEMORY_BATCH, "drop_path": DROP_PATH})
+    title = f"PoseMamba, {benchmark.conditions(options, machine)}, float32, drop_path {DROP_PATH}"
+    draw_results(out / "model.png", title, sizes)
+    print_results(title, sizes)
+    print(f"written: {out / 'model.json'}, {out / 'model.png'}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,47 @@
+"""The options that all benchmarks have."""
+
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+import torch
+
+from lib.errors import UserError
+from tools.bench.shared.implementations import NAMES
+
+
+def add_options(parser):
+    """The options of all benchmarks."""
+    parser.add_argument("--frames", type=count, default=243, help="of a clip (default: %(default)s)")
+    parser.add_argument("--batch", type=count, default=1, help="clips at once (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU")
+    parser.add_argument("--repeats", type=count, default=7, help="of which the median counts (default: %(default)s)")
+    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="CPU threads (default: all)")
+    parser.add_argument(
+        "--implementations", nargs="+", choices=NAMES, metavar="NAME",
+        help=f"of {', '.join(NAMES)} (default: what is there; the loop takes minutes, so a model leaves it out)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: below benchmarks/)")
+
+
+def device_of(options):
+    """The device, with the threads set.
+
+    Raises:
+        UserError: CUDA is asked for and not there.
+    """
+    torch.set_num_threads(options.threads)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    return torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def count(text):
+    """Return the number that an option says, for argparse: a whole one of at least 1."""
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def options_of(options, device):
+    """The options as results tell them: without the folder, with the device that was chosen."""
+    return {key: value for key, value in vars(options).items() if key != "out"} | {"device": device.type}
