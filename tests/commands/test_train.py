@@ -16,8 +16,9 @@ import pytest
 import torch
 from conftest import PARITY, ROOT, relative_error
 
-from lib.engine.checkpoint import read_checkpoint
 from lib.errors import UserError
+from lib.model.opening import size_of
+from lib.model.weights import read_checkpoint
 
 SMALL = [  # a network and clips that train in seconds, on the small file in Human3.6M's layout
     f"dt_root={PARITY}", "dt_file=h36m_schema.pkl", "data_root=nowhere", "maxlen=27", "clip_len=27",
@@ -227,7 +228,7 @@ def test_the_model_layout_is_read_too(environment, tmp_path):
     torch.save({"model": state}, tmp_path / "model.bin")
     torch.save(state, tmp_path / "bare.bin")
     for name in ("model.bin", "bare.bin"):
-        assert read_checkpoint(tmp_path / name).size()["dim_feat"] == 32
+        assert size_of(read_checkpoint(tmp_path / name), "PoseMamba")["dim_feat"] == 32
 
 
 def test_a_config_of_another_size_is_refused_by_naming_both(environment):

@@ -7,7 +7,7 @@ import torch
 from lib.body.normalize import crop, towards
 from lib.body.skeleton import FLIPPED, LIMBS
 from lib.config import load_config
-from lib.data.datasets.registry import open_reader
+from lib.data.datasets import open_dataset
 from lib.data.synthetic.random_views import STANDARD_SIZE, Motion, Views
 from lib.errors import UserError
 from lib.video.lift.placement import roots
@@ -17,7 +17,7 @@ CONFIG = "configs/pose3d/PoseMamba_wild.yaml"
 
 @pytest.fixture(scope="module")
 def reader():
-    return open_reader(load_config(CONFIG, ["data_stride=60"]))
+    return open_dataset(load_config(CONFIG, ["data_stride=60"]))
 
 
 def draw(reader, seed, count=64):
@@ -124,11 +124,11 @@ def test_mirrored_motion_swaps_sides():
 def test_the_test_part_is_the_same_whatever_was_drawn_before():
     torch.manual_seed(7)
     config = load_config(CONFIG, ["data_stride=200"])
-    first = open_reader(config).read_2d("test")
+    first = open_dataset(config).read_2d("test")
     torch.manual_seed(8)
-    assert np.array_equal(first, open_reader(config).read_2d("test"))
+    assert np.array_equal(first, open_dataset(config).read_2d("test"))
 
 
 def test_a_clip_longer_than_all_motion_is_refused():
     with pytest.raises(UserError, match="set clip_len"):
-        open_reader(load_config(CONFIG, ["maxlen=3000", "clip_len=3000"]))
+        open_dataset(load_config(CONFIG, ["maxlen=3000", "clip_len=3000"]))

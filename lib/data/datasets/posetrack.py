@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lib.body.skeleton import JOINTS, ROOT
+from lib.data.datasets.base import Clips2D
 from lib.errors import UserError, describe
 
 KEYPOINTS = (
@@ -80,9 +81,16 @@ class PoseTrackClips(Dataset):
         return len(self.clips)
 
     def __getitem__(self, indices):
-        """A list of clip numbers -> clips (B, F, 17, 3): x, y and confidence, as input and as target."""
+        """Return clips (B, F, 17, 3) by a list of numbers: x, y and confidence, as keypoints and as pose."""
         clips = self.clips[indices]
-        return clips, clips
+        return {"keypoints": clips, "pose": clips}
+
+
+def open_clips(config):
+    """Return the `Clips2D` of a config."""
+    folder = Path(config.data_root_2d) / "posetrack18_annotations" / "train"
+    clips = PoseTrackClips(folder, min(FRAMES, config.maxlen))
+    return Clips2D(clips, f"{len(clips)} clips in {folder}", detected=False)
 
 
 def read_tracks(path):

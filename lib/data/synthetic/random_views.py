@@ -68,10 +68,11 @@ class Views:
     Args:
         motion: `Motion`.
         detector: what sees the joints; a `SimulatedDetector` by default.
+        flip: whether half of the clips are mirrored.
     """
 
-    def __init__(self, motion, frames, detector=None):
-        self.motion, self.frames = motion, frames
+    def __init__(self, motion, frames, detector=None, flip=True):
+        self.motion, self.frames, self.flip = motion, frames, flip
         self.detector = detector or SimulatedDetector()
 
     def __call__(self, shots, plain=False):
@@ -91,7 +92,7 @@ class Views:
     def _bodies(self, shots):
         joints, seconds = self._play(shots, between(len(shots), *_SPEED), torch.rand(len(shots)))
         mirrored = joints[:, :, list(FLIPPED)] * torch.tensor([-1.0, 1, 1])
-        joints = where(some(len(shots), 0.5), mirrored, joints)
+        joints = where(some(len(shots), 0.5 if self.flip else 0.0), mirrored, joints)
         for chains in (_ARMS, _LEGS):
             joints = where(some(len(shots), _OTHERS_LIMBS), _with_limbs_of(joints, joints.roll(1, 0), chains), joints)
         return _tilt(_reshape(_flex(joints))), seconds
