@@ -54,21 +54,22 @@ def train_model(options):
     with ExitStack() as running:
         runtime = running.enter_context(Runtime(config))
         runtime.check_batch_size()
+        started = running.enter_context(_log_of_start(folder / "train.log", runtime.is_main))
         if runtime.is_main:
             running.enter_context(only_one(folder / "run", named=folder))
-        with _log_of_start(folder / "train.log", runtime.is_main):
-            _say_what_starts(config, start, resume, runtime)
-            dataset, model = _build(config, start, runtime)
-            state = new_state(model, config, runtime)
-            stop = running.enter_context(StopRequest())
-            run = running.enter_context(_recorder(folder, config, options, runtime, resume))
-            tasks = open_tasks(config, dataset)
-            trainer = Trainer(state, tasks, config, runtime, folder, run, stop)
-            if resume:
-                state.resume(resume, runtime, config)  # last: opening the data draws random numbers
-            facts = _facts(config, model, runtime)
-            if start and not resume:
-                facts["pretrained"] = start.path
+        dataset, model = _build(config, start, runtime)
+        state = new_state(model, config, runtime)
+        tasks = open_tasks(config, dataset)
+        stop = running.enter_context(StopRequest())
+        trainer = Trainer(state, tasks, config, runtime, folder, stop)
+        if resume:
+            state.resume(resume, runtime, config)  # last: opening the data draws random numbers
+        facts = _facts(config, model, runtime)
+        if start and not resume:
+            facts["pretrained"] = start.path
+        run = running.enter_context(_recorder(folder, config, options, runtime, resume))
+        started()
+        _say_what_starts(config, start, resume, runtime)
         if resume and runtime.is_main:
             _put_in_front(resume, folder)
         config_file = folder / "config.yaml"
@@ -78,7 +79,7 @@ def train_model(options):
                     temporary.write_text(to_yaml(config))
             run.parameters(facts)
             run.artifacts(config_file)
-            history = trainer.train()
+            history = trainer.train(run)
             if history and runtime.is_main:
                 plots.loss_curves(history, folder / "loss_curves.png")
             if not config.no_eval:
@@ -115,12 +116,13 @@ def evaluate_checkpoint(options):
     folder = Path(options.checkpoint or path.parent) / "evaluation"
     with ExitStack() as running:
         runtime = running.enter_context(Runtime(config))
-        with _log_of_start(folder / "evaluation.log", runtime.is_main):
-            for key in MODELS[config.backbone].keys:
-                log.info("%s: %s (%s)", key.replace("_", " "), getattr(config, key), _origin(key, config, checkpoint))
-            dataset, model = _build(config, checkpoint, runtime)
-            facts = {**_facts(config, model, runtime), "evaluated": str(path)}
-            run = running.enter_context(_recorder(folder, config, options, runtime))
+        started = running.enter_context(_log_of_start(folder / "evaluation.log", runtime.is_main))
+        for key in MODELS[config.backbone].keys:
+            log.info("%s: %s (%s)", key, getattr(config, key), _origin(key, config, checkpoint))
+        dataset, model = _build(config, checkpoint, runtime)
+        facts = {**_facts(config, model, runtime), "evaluated": str(path)}
+        run = running.enter_context(_recorder(folder, config, options, runtime))
+        started()
         run.parameters(facts)
         _report(
             model,
@@ -296,19 +298,19 @@ def _report(model, task, config, runtime, folder, run, step):
 def _log_of_start(path, is_main):
     """Send messages of the project to the terminal and to a file from here on, those of process 0 alone.
 
-    If the block fails, what is new of the file and its folders is taken away.
+    Yields a function. If the block fails before it is called, what is new of the file and its folders is taken away.
 
     Raises:
         UserError: the file cannot be written.
     """
     if not is_main:
         logging.getLogger("lib").setLevel(logging.ERROR)
-        yield
+        yield lambda: None
         return
     new = [made for made in (path, *path.parents) if not made.exists()]
     try:
         _log_to(path)
-        yield
+        yield new.clear
     except BaseException:
         for made in new:
             with suppress(OSError):

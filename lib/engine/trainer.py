@@ -26,13 +26,12 @@ class Trainer:
     Args:
         state: a `lib.engine.state.TrainState`.
         tasks: of `lib.task.open_tasks`; the last is scored.
-        run: the `lib.engine.recorder.Run` that records.
         stop: a `lib.engine.interrupts.StopRequest`.
     """
 
-    def __init__(self, state, tasks, config, runtime, folder, run, stop):
+    def __init__(self, state, tasks, config, runtime, folder, stop):
         self.state, self.tasks, self.config, self.runtime = state, tasks, config, runtime
-        self.folder, self.run, self.stop = folder, run, stop
+        self.folder, self.stop, self.run = folder, stop, None
         self.loaders = [task.loaders("train", **runtime.sharing()) for task in tasks]
         for task in tasks:
             what = f"2D clips from epoch {task.first} on" if task.name else "training clips"
@@ -41,15 +40,18 @@ class Trainer:
         self._unseen = []  # (place, numbers of clips, loss) of steps whose losses nobody has looked at
         self._saved = time.monotonic()
 
-    def train(self):
+    def train(self, run):
         """Train, and return the history: a list of {name: number} of the epochs.
+
+        Args:
+            run: the `lib.engine.recorder.Run` that records.
 
         Raises:
             TrainingStopped: a loss is not finite; checkpoints are untouched by it.
             KeyboardInterrupt: a stop was asked for; it has been saved.
             UserError: data cannot be read, or a checkpoint cannot be written.
         """
-        state, config = self.state, self.config
+        state, config, self.run = self.state, self.config, run
         total = sum(self._steps(epoch) for epoch in range(1, config.epochs + 1))
         done = sum(self._steps(epoch) for epoch in range(1, state.epoch + 1)) + self._steps_within()
         state.step = state.step or done  # which older files do not hold

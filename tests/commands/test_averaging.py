@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import ROOT
 
-from lib.engine.optimizers import OPTIMIZERS, Together
+from lib.engine.optimizer_kinds import Together
+from lib.engine.optimizers import OPTIMIZERS
 from lib.model import PoseMamba
 from lib.model.weights import read_checkpoint
 
