@@ -269,7 +269,7 @@ def test_npz(tmp_path):
     np.savez(path, keypoints=keypoints, frame=np.array([3]), layout="mediapipe33")
     fails(r"keypoints has the shape \(2, 33, 3\), \(1, 33, 3\) is needed", read_keypoints, path)
     np.savez(path, keypoints=keypoints, frame=np.array([3.5, 4]), layout="mediapipe33")
-    fails("entry 0: frame is no whole number: .*3.5", read_keypoints, path)
+    fails("entry 0: frame is no whole number: 3.5$", read_keypoints, path)
     np.savez(path, keypoints=keypoints, layout="mediapipe33")
     fails("frame is missing", read_keypoints, path)
     path.write_bytes(path.read_bytes()[:200])
@@ -714,7 +714,12 @@ def test_hrnet_weights_that_do_not_fit(hrnet_files, tmp_path, monkeypatch):
     fails("pass --pose-model FILE, from https", open_detector, "hrnet", det_model=people)
     fails("holds no weights of HRNet-W48: conv1.weight is missing", open_detector, "hrnet", pose_model=people)
     torch.save(Trap(tmp_path / "sprung"), tmp_path / "trap.pth")
-    fails("trap.pth: cannot be read as PyTorch weights", open_detector, "hrnet", pose_model=tmp_path / "trap.pth")
+    fails(
+        "trap.pth: cannot be read as PyTorch weights; a file of tensors only is needed$",
+        open_detector,
+        "hrnet",
+        pose_model=tmp_path / "trap.pth",
+    )
     assert not (tmp_path / "sprung").exists()
 
     def offline(*arguments, **options):

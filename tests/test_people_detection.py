@@ -1,6 +1,7 @@
 """The detectors that ship, on real frames: who is found, where their joints are, what becomes of bad models."""
 
 import logging
+import os
 import subprocess
 import sys
 
@@ -266,8 +267,12 @@ def test_models_that_are_missing_damaged_or_others(tmp_path):
         fails("none.onnx: no such file", name, det_model=tmp_path / "none.onnx")
         for file in (cut, words):
             fails(f"{file.name}: is no ONNX model or is damaged .*; fetch it again", name, det_model=file)
-        fails("blazepose_heavy.onnx: is no model of MoveNet multipose", name, det_model=blazepose.MODEL)
-    fails("movenet_multipose.onnx: is no model of BlazePose's landmarks", "accurate", pose_model=movenet.MODEL)
+        needed = "the input input .1 x . x . x 3. is needed, it has input_1 .1 x 256 x 256 x 3."
+        other = "blazepose_heavy.onnx: is another model than MoveNet multipose: " + needed
+        fails(other, name, det_model=blazepose.MODEL)
+    needed = "the input input_1 .1 x 256 x 256 x 3. is needed, it has input .1 x . x . x 3."
+    other = "movenet_multipose.onnx: is another model than BlazePose's landmarks: " + needed
+    fails(other, "accurate", pose_model=movenet.MODEL)
     fails("the detector fast has no option 'pose_model'; it has det_model", "fast", pose_model=cut)
 
 
@@ -293,3 +298,25 @@ def test_a_missing_package_is_named(name, package, file):
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, text=True, capture_output=True)
     needed = f"the detector {name} needs the package {package}, which is not installed: pip install -r {file}\n"
     assert result.stdout == needed, result.stderr
+
+
+@pytest.mark.parametrize(
+    "name, file, library, packages",
+    [
+        ("accurate", "cv2.py", "libGL.so.1", "libgl1 libglib2.0-0"),
+        ("mediapipe", "mediapipe.py", "libEGL.so.1", "libgl1 libglib2.0-0 libegl1 libgles2"),
+    ],
+)
+def test_a_missing_library_of_the_system_is_named(tmp_path, name, file, library, packages):
+    missing = f"{library}: cannot open shared object file: No such file or directory"
+    (tmp_path / file).write_text(f"raise ImportError({missing!r})")
+    script = (
+        "from lib.errors import UserError\nfrom lib.video.detection import open_detector\n"
+        f"try: open_detector({name!r})\nexcept UserError as error: print(error)"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    result = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, text=True, capture_output=True
+    )
+    hint = f"a library of the system is missing (Debian: apt-get install {packages})"
+    assert result.stdout == f"the detector {name}: {missing}; {hint}\n", result.stderr

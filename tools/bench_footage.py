@@ -110,7 +110,7 @@ def main():
     reuse_freed_memory()
     views = footage.read_views(options.folder, options.frames, options.stride)
     source_of = lambda view: footage.Excerpt(view.path, options.frames, options.stride)  # noqa: E731
-    with needing("--world-landmarks", "requirements-video.txt"):
+    with needing("--world-landmarks", "requirements-detectors.txt"):
         found = measure(views, source_of, methods(options))
     scores = {}
     for name in found[views[0].name]:

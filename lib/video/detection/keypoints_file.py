@@ -241,6 +241,7 @@ def _whole(value, where, what):
             return number
     except (TypeError, ValueError, OverflowError):
         pass
+    value = value.item() if isinstance(value, np.generic) else value  # NumPy's say their type, too
     raise UserError(f"{where}: {what} is no whole number: {value!r}")
 
 
