@@ -74,9 +74,13 @@ def near(joints, width, height):
     corners = np.concatenate([(low + high) / 2 - reach, (low + high) / 2 + reach])
     x0, y0 = np.clip(corners[:2], 0, [width - 1, height - 1]).astype(int).tolist()
     x1, y1 = np.clip(corners[2:], [x0 + 1, y0 + 1], [width, height]).astype(int).tolist()
+    return View(x0, y0, x1, y1, quarters_of(joints), _NEAR_SIDE)
+
+
+def quarters_of(joints):
+    """Return by how many quarters anticlockwise a person with COCO's joints is turned to be as upright as it can be."""
     x, y = upwards(joints)
-    quarters = round(np.arctan2(x, -y) / (np.pi / 2)) % 4
-    return View(x0, y0, x1, y1, quarters, _NEAR_SIDE)
+    return round(np.arctan2(x, -y) / (np.pi / 2)) % 4
 
 
 def _starts(length):
