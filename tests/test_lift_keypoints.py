@@ -148,6 +148,15 @@ def test_keypoints_that_are_no_pixels_or_no_numbers(woman):
         refused("keypoints: are no array of numbers", wrong)
 
 
+def test_someone_on_their_side_is_told(woman, caplog):
+    x, y, confidence = np.moveaxis(woman[0], -1, 0)
+    lift_keypoints(np.stack([1920 - y, x, confidence], -1), SIZE[::-1], 60)
+    (record,) = caplog.records
+    assert record.getMessage().endswith(
+        "points to the right of the image: if that is turned, turn it 270 degrees clockwise"
+    )
+
+
 def test_what_is_masked_is_not_seen(woman):
     keypoints = woman[0].copy()
     masked = np.ma.masked_array(keypoints.copy(), np.zeros(keypoints.shape, bool))

@@ -20,8 +20,11 @@ from test_video_io import cut, make_video
 from lib.checkpoint import read_checkpoint
 from lib.config import validate
 from lib.data.mocap.bvh import read_bvh
+from lib.errors import UserError
 from lib.video import lift_video
 from lib.video.export.arrays import read_npz
+from lib.video.results import write_data
+from lib.video.source import VideoSource
 from lib.weights import read_weights
 
 SAMPLE = ROOT / "demo" / "video" / "sample_video.mp4"
@@ -201,11 +204,14 @@ def test_a_filter_that_a_varying_frame_rate_does_not_take(tmp_path):
     vis(tmp_path, "--video", film, "-o", "out", "--keypoints", "found.npz", "--max-gap", 1)
 
 
-def test_in_python():
+def test_in_python(tmp_path):
     poses = lift_video(SAMPLE, detector_options={"people": 1}, max_gap=0.2)
     (man, *_) = poses.people
     assert man.world.shape == (len(man.frames), 17, 3) and not isinstance(man.world, np.memmap)
     assert poses.fps == pytest.approx(30, 1e-3)
+    assert poses.warnings == ["more than 1 people are in view: the largest are followed"]
+    write_data(poses, VideoSource(SAMPLE), tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["warnings"] == poses.warnings
 
 
 def test_hundreds_of_people_do_not_need_hundreds_of_open_files(tmp_path):
@@ -226,6 +232,49 @@ def test_a_clip_shorter_than_a_window(tmp_path):
     vis(tmp_path, "--video", part(tmp_path / "short.mp4", 60, 72), "-o", "out")
     poses = read_npz(tmp_path / "out" / "poses.npz")
     assert len(poses.times) == 12 and poses.people
+
+
+def test_a_clip_of_one_frame(tmp_path):
+    vis(tmp_path, "--video", part(tmp_path / "one.mp4", 60, 61), "-o", "out")
+    poses = read_npz(tmp_path / "out" / "poses.npz")
+    assert len(poses.times) == 1 and [person.frames.tolist() for person in poses.people] == [[0], [0]]
+    height = np.ptp(poses.people[1].world[0, [3, 6, 10], 2])
+    assert 1.2 < height < 1.9  # m, of the woman
+    assert (tmp_path / "out" / "poses.gif").exists()
+
+
+@pytest.mark.parametrize(
+    "frames, message", [(1, "nobody is seen in its one frame"), (5, "for 0.067 s in any of its 5")]
+)
+def test_a_short_clip(tmp_path, frames, message):
+    poses = lift_video(part(tmp_path / "short.mp4", 60, 60 + frames), detector="fast")
+    assert [person.frames.tolist() for person in poses.people] == [[*range(frames)]] * 2
+    with pytest.raises(UserError, match=message):
+        lift_video(make_video(tmp_path / "nobody.mp4", frames), detector="fast")
+
+
+def test_a_video_that_is_turned(tmp_path, caplog):
+    """The warning says what mends it: then keypoints, which are where they were in the video, come out upright."""
+    motion = np.load(ROOT / "tests" / "data" / "footage_keypoints.npz")
+    first = motion["cam04_person"] == motion["cam04_person"][0]
+    upright, frame = motion["cam04_keypoints"][first][:20], np.arange(20)
+    upright[..., :2] /= 3
+    width, height = 360, 640
+    turned = np.stack([upright[..., 1], width - upright[..., 0], upright[..., 2]], axis=-1)  # a quarter anticlockwise
+    poses = {}
+    for name, keypoints, size in (("upright", upright, (width, height)), ("turned", turned, (height, width))):
+        make_video(tmp_path / f"{name}.mp4", 20, width=size[0], height=size[1])
+        np.savez(tmp_path / f"{name}.npz", keypoints=keypoints, frame=frame, person=[4] * 20, layout="h36m17")
+        poses[name] = lift_video(tmp_path / f"{name}.mp4", keypoints=tmp_path / f"{name}.npz")
+    warning = "most heads point to the left of the image: if the video is turned, pass --turn 90"
+    assert poses["upright"].warnings == [] and poses["turned"].warnings == [warning] and warning in caplog.text
+    options = "--keypoints", "turned.npz", "--turn", 90, "-o", "out"
+    result = vis(tmp_path, "--video", "turned.mp4", *options)
+    mended = read_npz(tmp_path / "out" / "poses.npz")
+    assert (mended.width, mended.height) == (width, height) and "most heads" not in result.stderr
+    for key in ("keypoints", "camera", "world"):
+        arrays = [getattr(found.people[0], key) for found in (poses["upright"], mended)]
+        np.testing.assert_allclose(*arrays, atol=1e-3)
 
 
 def test_a_truncated_video_gives_what_can_be_read_and_says_so(tmp_path):
@@ -299,6 +348,7 @@ def test_published_checkpoints_lift_too(sample, tmp_path):
         (("--video", "nobody.mp4", "--keypoints", "a.npz", "--pose-model", "b"), "--keypoints: takes the place of"),
         (("--video", "nobody.mp4", "--max-gap", "nan"), "max_gap: nan: input should be a finite number"),
         (("--video", "nobody.mp4", "--focal-length", "3"), "--focal-length: unknown option"),
+        (("--video", "nobody.mp4", "--turn", "45"), "--turn: invalid choice: 45"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, arguments, message):

@@ -52,7 +52,8 @@ def lifted(options, source, _):
     with tempfile.TemporaryDirectory() as folder:
         try:
             return estimate_of(lift(source, folder, options, partial(progress_bar, leave=False)), source.scale)
-        except NobodySeen:
+        except NobodySeen as error:
+            print(f"{options.detector}: {error}")
             return nobody()
 
 

@@ -12,6 +12,7 @@ from lib.video.gaps import fill
 from lib.video.lifting import WEIGHTS, open_lifter
 from lib.video.smoothing import smooth
 from lib.video.strays import LEAST_JOINTS, enough_seen, unsee_strays
+from lib.video.turned import where_heads_point
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,11 @@ def lift_keypoints(keypoints, size, fps=30.0, focal=None, weights=None, joints="
     array = _array(keypoints, joints)
     _check_units(array, width, height)
     found = _seen(array, joints, width, height)
+    if turned := where_heads_point([found]):
+        log.warning(
+            "keypoints: the head points to the %s of the image: if that is turned, turn it %d degrees clockwise",
+            *turned,
+        )
     lifter = open_lifter(WEIGHTS if weights is None else weights)
     poses = np.empty_like(found)
     lifter.lift(found, poses, width, height, focal, fps)

@@ -32,7 +32,13 @@ class Detection(NamedTuple):
 
 
 class Detector:
-    """Base of the detectors; `with` closes them."""
+    """Base of the detectors; `with` closes them.
+
+    Attributes:
+        warnings: what of the detections a user should know, a line each; may grow with every frame.
+    """
+
+    warnings = ()
 
     def detect(self, frame, seconds, number):
         """The people in a frame.

@@ -51,7 +51,7 @@ class Accurate(Detector):
 
     def __init__(self, det_model=movenet.MODEL, pose_model=blazepose.MODEL, people=6):
         self._finder, self._network = MoveNet(det_model), BlazePose(pose_model)
-        self._most, self._crowded = people, False
+        self._most, self.warnings = people, []
         self._people, self._turn = [], 0
         self._promising = []  # the view in which someone was found about whom the two networks do not agree yet
         self._searched = self._last = None  # s, of the last frame with other views; of the last frame
@@ -124,9 +124,9 @@ class Accurate(Detector):
         seen = [person for person in self._people if person.seen == seconds]
         poses = [pose for pose in poses if pose.score >= _NEW_SCORE and not any(_one(pose, person) for person in seen)]
         poses = distinct(sorted(poses, key=lambda pose: -pose.score), _one)
-        if len(self._people) + len(poses) > self._most and not self._crowded:
-            log.warning("more than %d people are in view: the largest are followed", self._most)
-            self._crowded = True
+        if len(self._people) + len(poses) > self._most and not self.warnings:
+            self.warnings.append(f"more than {self._most} people are in view: the largest are followed")
+            log.warning(self.warnings[0])
         full = len(self._people) >= self._most
         least = _HOLD * min(size(person.joints) for person in self._people) if full else 0
         poses = [pose for pose in poses if size(pose.joints) > least]

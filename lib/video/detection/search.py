@@ -34,7 +34,7 @@ class View(NamedTuple):
         poses = [
             pose._replace(joints=np.column_stack([self.back(pose.joints[:, :2]), pose.joints[:, 2]])) for pose in found
         ]
-        poses = [pose._replace(box=self._box(pose.box)) for pose in poses]
+        poses = [pose._replace(box=self.back_box(pose.box)) for pose in poses]
         return [pose for pose in poses if not self._cuts(pose.box, frame.shape[1::-1])]
 
     def back(self, points):
@@ -44,7 +44,8 @@ class View(NamedTuple):
             points = np.stack([sides[1 - turn % 2] - points[:, 1], points[:, 0]], axis=1)
         return points + np.float32([self.x0, self.y0])
 
-    def _box(self, box):
+    def back_box(self, box):
+        """Return a box (x0, y0, x1, y1) of what the network saw in px of the frame."""
         corners = self.back(box.reshape(2, 2))
         return np.concatenate([corners.min(0), corners.max(0)])
 
