@@ -134,7 +134,7 @@ class MixedClips(Dataset):
 
 
 class Shots(Dataset):
-    """Shots (n, 2) of motion capture, to be looked at by `lib.data.synthetic.random_views.Views`."""
+    """Shots (n, 2) of motion capture, to be looked at by `lib.data.synthetic.random_views.RandomViews`."""
 
     def __init__(self, shots):
         self.shots = shots

@@ -9,6 +9,7 @@ import torch
 import yaml
 from conftest import ROOT
 
+from lib.body.layouts import LAYOUTS, to_h36m
 from lib.body.skeleton import JOINTS
 from lib.config import Config
 from lib.data.datasets.instavariety import InstaVarietyClips
@@ -184,14 +185,26 @@ def test_posetrack_clips(tmp_path):
         ("pelvis", scaled("left_hip", "right_hip")),
         ("right ankle", scaled("right_ankle")),
         ("left elbow", scaled("left_elbow")),
-        ("thorax", scaled("head_bottom")),
-        ("spine", (scaled("left_hip", "right_hip") + scaled("head_bottom")) / 2),
+        ("thorax", scaled("left_shoulder", "right_shoulder")),
+        ("spine", scaled("left_hip", "right_hip", "left_shoulder", "right_shoulder")),
         ("nose", scaled("nose")),
         ("head top", scaled("head_top")),
         ("left wrist", np.zeros((30, 2))),
     ):
         np.testing.assert_allclose(clip[:, JOINTS.index(joint), :2], value, atol=1e-6, err_msg=joint)
     assert set(clip[:, JOINTS.index("left wrist"), 2]) == {0} and clip[..., 2].sum() == 30 * 16
+
+
+def test_posetrack_trains_on_the_trunk_that_inference_sees():
+    """The same person annotated by PoseTrack18 and found by a COCO detector has the same trunk and limbs."""
+    track = person(np.random.default_rng(2), 30)
+    coco = [KEYPOINTS.index(joint.replace(" ", "_")) for joint in LAYOUTS["coco17"] if "eye" not in joint]
+    found = np.ones((30, 17, 3))
+    found[:, [0, *range(3, 17)]] = track[:, coco]
+    clip, seen = track_clip(track, 30), to_h36m(found, "coco17")
+    shared = [joint for joint in range(17) if JOINTS[joint] != "head top"]
+    middle, size = (track[..., :2].min((0, 1)) + track[..., :2].max((0, 1))) / 2, np.ptp(track[..., :2], (0, 1)).max()
+    np.testing.assert_allclose(clip[:, shared, :2] * size / 2 + middle, seen[:, shared, :2], atol=1e-3)
 
 
 def test_posetrack_keypoints_are_taken_by_name(tmp_path):

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.body.camera import orbit_rotation, project
 from lib.body.skeleton import JOINTS, ROOT
 from lib.data.datasets.h36m import CAMERA_SIZES
 from lib.data.pickles import load_arrays
@@ -148,14 +149,13 @@ def see(joints, split, view, fps, rng):
         joints, middle = joints * size, middle * size
         aim = middle + rng.uniform(-TRAIN_AIM, TRAIN_AIM, 3)
 
-    towards = np.array([np.cos(elevation) * np.cos(yaw), np.cos(elevation) * np.sin(yaw), np.sin(elevation)])
-    rotation = _look_along(-towards)
+    rotation = orbit_rotation(yaw, elevation)
     focal = FOCAL_LENGTHS[camera]
-    points = (joints - aim) @ rotation.T  # x right, y down, z ahead, from the aim
+    points = (joints - aim) @ rotation.T  # x right, y down, z forward, from the aim
     points[..., 2] += farther * _least_distance(points, focal)
 
     width, height = CAMERA_SIZES[camera]
-    pixels = points[..., :2] / points[..., 2:] * focal + np.array([width, height]) / 2
+    pixels = project(points, focal, np.array([width, height]) / 2)
     root_depth = points[:, ROOT, 2]
     factor = 1e3 * root_depth / focal  # mm per px at the root
     depth = (points[..., 2] - root_depth[:, None]) * 1e3 / factor[:, None]
@@ -175,13 +175,6 @@ def _least_distance(points, focal):
     """How far back (m) a camera must stand for all points (n, 17, 3) to be in the picture and `NEAREST` ahead."""
     to_the_side = np.abs(points[..., :2]).max(-1)
     return (np.maximum(to_the_side * focal / HALF_PICTURE, NEAREST) - points[..., 2]).max()
-
-
-def _look_along(direction):
-    """Rotation whose rows are a camera's right, down and ahead; ahead is `direction`, right is level."""
-    right = np.cross(direction, [0, 0, 1])
-    right /= np.linalg.norm(right)
-    return np.stack([right, np.cross(direction, right), direction])
 
 
 def _detect(pixels, person_height, fps, rng):

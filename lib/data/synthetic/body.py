@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lib.body.layouts import MEANS
 from lib.body.skeleton import JOINTS
 from lib.errors import UserError, describe
 from lib.files import PROJECT, require_file
@@ -191,9 +192,9 @@ def _joints(bones, nose, top):
     joints = np.zeros((len(nose), len(JOINTS), 3), np.float32)
     for joint, places in bones.items():
         joints[:, joint] = places
-    joints[:, 0], joints[:, 8] = joints[:, [1, 4]].mean(1), joints[:, [11, 14]].mean(1)
-    joints[:, 7] = (joints[:, 0] + joints[:, 8]) / 2
-    joints[:, 9], joints[:, 10] = nose, top
+    for joint, others in MEANS.items():
+        joints[:, joint] = joints[:, others].mean(1)
+    joints[:, JOINTS.index("nose")], joints[:, JOINTS.index("head top")] = nose, top
     return joints
 
 
