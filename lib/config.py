@@ -12,7 +12,7 @@ from lib.data.datasets.registry import DATASETS
 from lib.data.datasets.sets_2d import SETS_2D
 from lib.data.training_clips import AMASS
 from lib.engine.optimizers import OPTIMIZERS
-from lib.errors import UserError, nearest
+from lib.errors import UserError, first_invalid, nearest
 from lib.model.bistssm import LIMB_GRADIENTS
 from lib.model.posemamba import PoseMamba
 from lib.model.scan_orders import SCAN_ORDERS
@@ -174,9 +174,9 @@ def validate(values, origin=None):
     try:
         config = Config(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0])
-        raise UserError(_where(key, origin) + _explain(first, key, values)) from error
+        (key, *_), problem = first_invalid(error, Config.model_fields)
+        value = f"{values[key]!r}: " if key in Config.model_fields else ""
+        raise UserError(_where(key, origin) + value + problem) from error
     for key, known in _CHOICES.items():
         value = getattr(config, key)
         if value not in known:
@@ -251,8 +251,3 @@ def _where(key, origin):
     source = (origin or {}).get(key)
     return f"{source}: {key}: " if source else f"{key}: "
 
-
-def _explain(error, key, values):
-    if error["type"] == "extra_forbidden":
-        return f"unknown key{nearest(key, Config.model_fields)}"
-    return f"{values[key]!r}: {error['msg'][0].lower()}{error['msg'][1:]}"

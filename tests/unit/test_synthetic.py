@@ -109,5 +109,5 @@ def test_a_frame_shows_nothing_of_the_one_before(body, motion):
 def test_a_damaged_body_is_refused(tmp_path):
     path = tmp_path / "body.npz"
     path.write_bytes(b"PK\x03\x04 no body")
-    with pytest.raises(UserError, match="body.npz: is no body"):
+    with pytest.raises(UserError, match="body.npz: is truncated or not an .npz file .*; restore it with: git checkout"):
         Body(path)

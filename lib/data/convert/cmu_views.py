@@ -25,8 +25,9 @@ import numpy as np
 from lib.body.camera import orbit_rotation, project
 from lib.body.skeleton import JOINTS, ROOT
 from lib.data.datasets.h36m import CAMERA_SIZES
+from lib.data.npz_files import read_npz
 from lib.data.pickles import load_arrays
-from lib.errors import UserError, describe
+from lib.errors import UserError
 from lib.files import atomic_path, require_file
 
 VIEWS_FILE = "cmu17_virtual_cam_source.pkl"
@@ -117,17 +118,16 @@ def _provenance(target):
 
 
 def read_motion(path):
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            motion = {
-                key: arrays[key] for key in ("root", "joints", "start", "name", "action", "split", "subject", "fps")
-            }
-    except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
-        raise UserError(
-            f"{path}: is truncated or not the project's motion file ({describe(error)}); "
-            "restore it with: git checkout -- data/cmu17_large.npz"
-        ) from error
-    return motion
+    """Read a file of motion capture in the layout of data/README.md.
+
+    Returns:
+        {"root", "joints", "start", "name", "action", "split", "subject", "fps": array}.
+
+    Raises:
+        UserError: the file is missing, damaged or lacks an array.
+    """
+    keys = ("root", "joints", "start", "name", "action", "split", "subject", "fps")
+    return read_npz(path, keys, f"; if it ships with the project, restore it with: git checkout -- {path}")
 
 
 def see(joints, split, view, fps, rng):

@@ -7,11 +7,11 @@ import torch
 
 from lib.body.camera import project
 from lib.body.skeleton import limb_vectors
+from lib.data.npz_files import read_npz
 from lib.data.synthetic.random_views import STANDARD_SIZE
 from lib.data.synthetic.sequences import FPS, SEEN
 from lib.data.synthetic.trunk import trunk_axes
-from lib.errors import UserError, describe
-from lib.files import atomic_path, require_file
+from lib.files import atomic_path
 from lib.video.detection import open_detector
 from tools.bench.scoring.footage import Excerpt, read_views
 from tools.bench.scoring.matching import Estimate, match
@@ -95,18 +95,12 @@ def load_tracks(path):
     Raises:
         UserError: the file is missing, damaged or another.
     """
-    try:
-        with np.load(require_file(path), allow_pickle=False) as file:
-            arrays = dict(file)
-        spans = [slice(a, b) for a, b in zip(arrays["start"], arrays["start"][1:])]
-        return [
-            Track(fps=float(fps), size=float(size), **{key: arrays[key][span] for key in _OF_FRAMES})
-            for span, fps, size in zip(spans, arrays["fps"], arrays["size"], strict=True)
-        ]
-    except (OSError, MemoryError, UserError):
-        raise
-    except Exception as error:  # a damaged file raises whatever zipfile and NumPy do
-        raise UserError(f"{path}: has no tracks ({describe(error)}); measure them again") from error
+    arrays = read_npz(path, ("start", "fps", "size", *_OF_FRAMES), "; measure the tracks again")
+    spans = [slice(a, b) for a, b in zip(arrays["start"], arrays["start"][1:])]
+    return [
+        Track(fps=float(fps), size=float(size), **{key: arrays[key][span] for key in _OF_FRAMES})
+        for span, fps, size in zip(spans, arrays["fps"], arrays["size"])
+    ]
 
 
 def _size(places):
