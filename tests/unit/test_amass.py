@@ -338,7 +338,9 @@ def test_wrong_models_are_one_line(tmp_path, change, message):
 def test_a_regressor_of_another_mesh_and_a_wrong_table_are_named(files, tmp_path):
     folder, _, _, _ = files
     np.save(tmp_path / "r.npy", np.zeros((17, 6890)))
-    (tmp_path / "t.yaml").write_text(amass.TABLE.read_text().replace("spine:", "").replace("nose: nose_vertex", "nose: nek"))
+    (tmp_path / "t.yaml").write_text(
+        amass.TABLE.read_text().replace("spine:", "").replace("nose: nose_vertex", "nose: nek")
+    )
     for arguments, message in (
         ({"regressor": tmp_path / "r.npy"}, "'regressor' has shape (17, 6890), expected (17, 420)"),
         (
