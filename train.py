@@ -1,10 +1,11 @@
-"""Trains and evaluates PoseMamba.
+"""Train and evaluate PoseMamba.
 
 python train.py --config configs/pose3d/PoseMamba_train_h36m_S.yaml -c checkpoint/pose3d/PoseMamba_S
 python train.py --evaluate checkpoint/pose3d/PoseMamba_S/best_epoch.bin
 """
 
 import argparse
+from pathlib import Path
 
 from lib.cli import Parser, run
 from lib.errors import UserError
@@ -19,7 +20,10 @@ def parse(arguments=None):
         "--eval-only", action="store_true", help="evaluate DIR/FILE of --checkpoint and --checkpoint-file"
     )
     parser.add_argument("--checkpoint-file", metavar="FILE", default="best_epoch.bin", help="default: %(default)s")
-    parser.add_argument("-r", "--resume", metavar="FILE", help="go on with the run of this checkpoint")
+    parser.add_argument(
+        "-r", "--resume", metavar="FILE", nargs="?", const="",
+        help="go on from this checkpoint, or from the newest good one of this folder (default: that of -c)",
+    )  # fmt: skip
     parser.add_argument("-p", "--pretrained", metavar="DIR", help="folder of the checkpoint that finetune starts from")
     parser.add_argument(
         "-ms", "--selection", metavar="FILE", default="best_epoch.bin",
@@ -31,7 +35,11 @@ def parse(arguments=None):
         "--no-tensorboard", dest="tensorboard", action="store_false", help="write no tensorboardX events"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any config key")
-    return parser.parse(arguments)
+    options = parser.parse(arguments)
+    if options.resume and "=" in options.resume and not Path(options.resume).exists():  # --resume key=value
+        options.overrides.insert(0, options.resume)
+        options.resume = ""
+    return options
 
 
 def main():

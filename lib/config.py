@@ -5,29 +5,22 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from lib.body.skeleton import JOINTS
-from lib.data.datasets.registry import DATASETS
-from lib.data.datasets.sets_2d import SETS_2D
-from lib.data.training_clips import AMASS
+from lib.data.datasets import AMASS, DATASETS, OWN_KEYS, SETS_2D
 from lib.engine.optimizers import OPTIMIZERS
 from lib.errors import UserError, first_invalid, nearest
-from lib.model.bistssm import LIMB_GRADIENTS
-from lib.model.posemamba import PoseMamba
-from lib.model.scan_orders import SCAN_ORDERS
-from lib.task.losses import LOSS_TERMS
+from lib.model.registry import MODELS
 from lib.yaml_files import parse_yaml, read_yaml
-
-BACKBONES = {"PoseMamba": PoseMamba}
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Config(BaseModel):
-    """All keys of a config file; defaults are the published recipe of the S model."""
+class Shared(BaseModel):
+    """The keys of a config file that all models share; defaults are the published recipe of the S model."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -42,10 +35,17 @@ class Config(BaseModel):
     # Training
     epochs: Count = 120
     checkpoint_frequency: Count = 30  # epochs between numbered checkpoints
+    checkpoint_minutes: Weight = 10.0  # between checkpoints within an epoch
+    log_every: Count = 10  # steps between looks at the loss, which wait for a GPU
+    profile: bool = False  # write a trace of some steps and print the ten costliest operators
     batch_size: Count = 4
     dropout: Share = 0.0
     drop_path: Share = 0.2  # stochastic depth
     optimizer: str = "adamw"
+    accumulate: Count = 1  # batches whose gradients make one step
+    clip_grad: Weight = 0.0  # the largest norm of the gradient of a step; 0: any
+    amp: str = "off"  # arithmetic of training and scoring: off (float32), bf16 or fp16; scan states stay float32
+    compile: bool = False  # through torch.compile
     learning_rate: float = Field(2e-4, gt=0)
     weight_decay: Weight = 0.01
     lr_decay: float = Field(0.99, gt=0)  # after each epoch
@@ -60,8 +60,6 @@ class Config(BaseModel):
     mlp_ratio: float = Field(2, gt=0)
     depth: Count = 10
     att_fuse: bool = True  # of DSTformer; published configs carry it, PoseMamba has no use for it
-    scan: str = "v2_plus_poselimbs"
-    limb_gradient: str = "straight_through"
 
     # Data
     dataset: str = "h36m"  # how dt_file is laid out and scored
@@ -97,7 +95,8 @@ class Config(BaseModel):
 
     # Augmentation
     synthetic: bool = False  # train on true 2D positions in place of detections
-    flip: bool = True
+    flip: bool = True  # mirror half of the training clips
+    flip_test: bool | None = None  # average with the mirror image when scoring; None: as flip
     mask_ratio: Share = 0.0  # of joints, 0 in the training input
     mask_T_ratio: Share = 0.0  # of frames, 0 in the training input
     noise: bool = False  # errors of a detector on true 2D positions
@@ -105,34 +104,32 @@ class Config(BaseModel):
 
     @property
     def loss_weights(self):
-        return {name: getattr(self, name) for name in LOSS_TERMS}
+        """{key: weight} of the terms of `lib.task.losses.LOSS_TERMS`."""
+        return {key: getattr(self, key) for key in type(self).model_fields if key.startswith("lambda_")}
+
+    @property
+    def averages_flips(self):
+        return self.flip if self.flip_test is None else self.flip_test
 
     @property
     def in_chans(self):
         return 2 if self.no_conf else 3
 
-    def build_model(self):
-        """The untrained model of this config."""
-        return BACKBONES[self.backbone](
-            num_frame=self.maxlen,
-            num_joints=self.num_joints,
-            in_chans=self.in_chans,
-            embed_dim_ratio=self.dim_feat,
-            depth=self.depth,
-            mlp_ratio=self.mlp_ratio,
-            drop_rate=self.dropout,
-            drop_path_rate=self.drop_path,
-            scan=self.scan,
-            limb_gradient=self.limb_gradient,
-        )
+
+Config = create_model(
+    "Config",
+    __base__=Shared,
+    __doc__="All keys of a config file, those of each model of the registry too.",
+    **{name: (key.type, key.default) for entry in MODELS.values() for name, key in entry.keys.items()},
+)
 
 
 _CHOICES = {
-    "backbone": BACKBONES,
-    "scan": SCAN_ORDERS,
-    "limb_gradient": LIMB_GRADIENTS,
+    "backbone": MODELS,
     "dataset": DATASETS,
     "optimizer": OPTIMIZERS,
+    "amp": ("off", "bf16", "fp16"),
+    **{name: key.choices for entry in MODELS.values() for name, key in entry.keys.items() if key.choices},
 }
 
 
@@ -187,14 +184,7 @@ def validate(values, origin=None):
         raise UserError(f"{_where('num_joints', origin)}{config.num_joints}: the data have {len(JOINTS)} joints")
     if config.clip_len > config.maxlen:
         raise UserError(f"{_where('clip_len', origin)}{config.clip_len} frames is longer than maxlen, {config.maxlen}")
-    if config.dataset != "3dhp" and config.middle_frame:
-        raise UserError(f"{_where('middle_frame', origin)}is for dataset: 3dhp")
-    if config.dataset in ("3dhp", "views"):
-        for key, needed in (("gt_2d", False), ("synthetic", False), ("train_2d", False), ("rootrel", True)):
-            if getattr(config, key) != needed:
-                raise UserError(
-                    f"{_where(key, origin)}dataset {config.dataset} has root-relative poses in m; set {key}: {needed}"
-                )
+    _check_dataset(config, origin)
     _check_subsets(config, origin)
     if not config.synthetic and AMASS in config.subset_list:
         raise UserError(f"{_where('subset_list', origin)}{AMASS} has no 2D detections; set synthetic: True")
@@ -205,6 +195,21 @@ def validate(values, origin=None):
     if not any(config.loss_weights.values()):
         raise UserError(f"{_where('lambda_3d', origin)}all loss weights are 0; set at least one")
     return config
+
+
+def _check_dataset(config, origin):
+    entry = DATASETS[config.dataset]
+    for key, needed in entry.fixed.items():
+        if getattr(config, key) != needed:
+            raise UserError(
+                f"{_where(key, origin)}dataset {config.dataset} has root-relative poses in m; set {key}: {needed}"
+            )
+    for key in entry.unused:
+        if getattr(config, key) != Config.model_fields[key].default:
+            raise UserError(f"{_where(key, origin)}has no effect on dataset {config.dataset}; leave it out")
+    for key, owners in OWN_KEYS.items():
+        if config.dataset not in owners and getattr(config, key) != Config.model_fields[key].default:
+            raise UserError(f"{_where(key, origin)}is for dataset: {' or '.join(owners)}")
 
 
 def _check_subsets(config, origin):
@@ -250,4 +255,3 @@ def to_yaml(config):
 def _where(key, origin):
     source = (origin or {}).get(key)
     return f"{source}: {key}: " if source else f"{key}: "
-

@@ -9,10 +9,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, run
-from lib.engine.checkpoint import read_checkpoint
 from lib.errors import UserError
-from lib.export.safetensors import SUFFIX, write_weights
+from lib.export.safetensors import write_weights
 from lib.files import PROJECT
+from lib.model.weights import SUFFIX, read_checkpoint
 
 
 def main():

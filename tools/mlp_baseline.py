@@ -18,9 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, run
 from lib.config import load_config
-from lib.data.datasets.registry import open_reader
-from lib.data.training_clips import TrainingBatches, flip_half, network_input, training_clips, training_target
-from lib.eval.report import predict, score
+from lib.data.datasets import open_dataset
+from lib.engine.runtime import Runtime
+from lib.engine.trainer import predict
+from lib.task.lifting import Lifting
 from lib.task.losses import mpjpe
 
 
@@ -47,27 +48,26 @@ def main():
     parser.add_argument("--batch", type=int, default=64, help="clips")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     options = parser.parse()
-    config = load_config(options.config)
+    config = load_config(options.config, [f"batch_size={options.batch}", "num_workers=0"])
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
-    reader = open_reader(config)
+    task = Lifting(config, open_dataset(config))
     model = FrameMLP(config.num_joints, options.width, options.layers)
-    batches = TrainingBatches(training_clips(config, reader)[0], options.batch)
+    loader = task.loaders("train")
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay)
-    steps = options.epochs * len(batches)
+    steps = options.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, steps)
     with tqdm(total=steps, unit="step", disable=None) as bar:
         for _ in range(options.epochs):
             model.train()
-            for inputs, targets in batches:
-                x, y = flip_half(network_input(inputs, targets, config), training_target(targets, config))
-                loss = mpjpe(model(x), y)
+            for batch in loader:
+                loss = mpjpe(model(batch["keypoints"]), batch["pose"])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
                 bar.update()
-    scores = score(predict(model, reader, config, torch.device("cpu")), reader, config)
+    scores = task.score(predict(model, task, Runtime(config)))
     parameters = sum(p.numel() for p in model.parameters())
     print(f"MLP, {options.layers} x {options.width}, {parameters:,} parameters, {options.epochs} epochs:")
     print(f"P1 {scores.mpjpe:.1f} mm, P2 {scores.p_mpjpe:.1f} mm")

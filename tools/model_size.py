@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lib.cli import Parser, run
 from lib.config import load_config
 from lib.model.bistssm import DIRECTIONS, STATE_SIZE, BiSTSSM
+from lib.model.registry import build_model, model_of
 
 SEEN_BY_PROFILERS = (nn.Linear, nn.Conv2d, nn.LayerNorm)
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pose3d"
@@ -63,8 +64,8 @@ def main():
         table.add_column(title, justify="right")
     for size in "SBL":
         config = load_config(CONFIGS / f"PoseMamba_train_h36m_{size}.yaml")
-        model = config.build_model().eval()
-        clip = torch.zeros(1, config.maxlen, config.num_joints, config.in_chans)
+        model = build_model(config).eval()
+        clip = model_of(config.backbone).example(config)
         modules = module_macs(model, clip)
         every = modules + scan_macs(model, config.maxlen * config.num_joints)
         seen = sum(

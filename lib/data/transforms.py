@@ -1,105 +1,123 @@
-"""What training does to 2D input: errors as a detector makes them, and masks.
+"""What becomes of a batch before the network: one ordered list of transforms, batch -> batch.
 
-The noise model is MotionBERT's (arXiv 2210.06551, its released trainer): at key frames each joint errs by a draw from a
-mixture of a Gaussian and a uniform part, errors in between are interpolated linearly in time, each frame adds a small
-Gaussian of its own, and the confidence follows from the distance d that results, a / (d + a) + b d + N(mean, std) in
-[0, 1]. Its parameters are those of a YAML file, such as configs/noise/detections.yaml:
-
-    key_spacing: 9.3                    frames from one key frame to the next
-    uniform_range: 0.28                 width of the uniform part; an error in x or y is up to half of it
-    confidence: {a, b, mean, std}
-    joints:                             all 17, by the names of lib/body/skeleton.py
-      pelvis: {mean: [x, y], std: [x, y], gaussian: share of the Gaussian part, jitter: std of a frame's own error}
-
-Lengths are in units of half the picture's width.
+A batch is a dict of tensors (B, ...); lifting has "keypoints" (B, F, J, 2 or 3) and, in training, "pose" (B, F, J, 3),
+both normalised. All random draws are from torch's global generator, in the process that trains.
 """
 
-from pathlib import Path
-from typing import Annotated
-
 import torch
-from pydantic import Field
 
-from lib.body.skeleton import JOINTS
-from lib.data.joint_tables import Strict, read_joint_table
-from lib.files import PROJECT, require_file
+from lib.body.skeleton import ROOT, flip, root_relative
+from lib.data.detection_noise import DetectionNoise
 
-_Length = Annotated[float, Field(ge=0)]
+CLIPS = ("keypoints", "pose")  # keys of a batch that have joints on their third axis
 
 
-class _Joint(Strict):
-    mean: tuple[float, float]
-    std: tuple[_Length, _Length]
-    gaussian: Annotated[float, Field(ge=0, le=1)]
-    jitter: _Length
+def lifting_transforms(config):
+    """Return the transforms of a training batch of clips with true poses."""
+    return [
+        *([use_true_keypoints] if config.synthetic or config.gt_2d else []),
+        *([flip_half] if config.flip else []),
+        Target(config.rootrel),
+        *([drop_confidence] if config.no_conf else []),
+        *input_errors(config),
+    ]
 
 
-class _Confidence(Strict):
-    a: Annotated[float, Field(gt=0)]
-    b: float
-    mean: float
-    std: _Length
+def reprojection_transforms(config, detected):
+    """Return the transforms of a training batch of 2D clips, which are their own target.
 
-
-class _Parameters(Strict):
-    key_spacing: Annotated[float, Field(gt=0)]
-    uniform_range: _Length
-    confidence: _Confidence
-    joints: dict[str, _Joint]
-
-
-class DetectionNoise:
-    """Adds a detector's errors to true 2D positions; all draws are from torch's global generator.
-
-    Args:
-        path: YAML file of the parameters; a relative one that is not there is looked for in the project's folder.
-
-    Raises:
-        UserError: the file is missing, not YAML or not such a table; names the key.
+    detected: whether their keypoints have a detector's errors already.
     """
+    return [
+        *([flip_half] if config.flip else []),
+        keep_confidence,
+        Target(config.rootrel),
+        *input_errors(config, detected),
+    ]
+
+
+def scoring_transforms(config):
+    """Return the transforms of a test batch."""
+    return [
+        *([use_true_keypoints] if config.gt_2d else []),
+        *([drop_confidence] if config.no_conf else []),
+    ]
+
+
+def input_errors(config, detected=False):
+    """Return the noise and masks that a config switches on (`noise`, `mask_ratio`, `mask_T_ratio`)."""
+    noise = [Noise(config.noise_path)] if config.noise and not detected else []
+    masks = [Mask(config.mask_ratio, config.mask_T_ratio)] if config.mask_ratio or config.mask_T_ratio else []
+    return noise + masks
+
+
+def true_keypoints(poses):
+    """Return where a perfect detector finds poses (..., J, 3): their x and y, with confidence 1."""
+    return torch.cat([poses[..., :2], torch.ones_like(poses[..., :1])], dim=-1)
+
+
+def use_true_keypoints(batch):
+    """Put the true 2D positions in place of the detections."""
+    return batch | {"keypoints": true_keypoints(batch["pose"])}
+
+
+def drop_confidence(batch):
+    """Leave the third channel of the keypoints out."""
+    return batch | {"keypoints": batch["keypoints"][..., :2]}
+
+
+def keep_confidence(batch):
+    """Keep the confidence of the target, which weighs its error, as "confidence" (B, F, J, 1)."""
+    return batch | {"confidence": batch["pose"][..., 2:]}
+
+
+def flip_half(batch):
+    """Mirror each clip of a batch with probability 0.5, keypoints and pose alike."""
+    clips = {key: batch[key] for key in CLIPS}
+    chosen = (torch.rand(len(clips["keypoints"])) < 0.5)[:, None, None, None]
+    return batch | {key: torch.where(chosen, flip(value), value) for key, value in clips.items()}
+
+
+class Target:
+    """Make poses (B, F, J, 3) what the network learns: root-relative, or with depth from the first root."""
+
+    def __init__(self, rootrel):
+        self.rootrel = rootrel
+
+    def __call__(self, batch):
+        return batch | {"pose": training_target(batch["pose"], self.rootrel)}
+
+
+def training_target(poses, rootrel=True):
+    """Return poses (B, F, J, 3) relative to their root, or, not `rootrel`, with depth from the root of the first frame."""
+    if rootrel:
+        return root_relative(poses)
+    depth = poses[..., 2:] - poses[:, :1, ROOT, None, 2:]
+    return torch.cat([poses[..., :2], depth], dim=-1)
+
+
+class Noise:
+    """Add a detector's errors to the keypoints (lib/data/detection_noise.py)."""
 
     def __init__(self, path):
-        self.parameters = _read(path)
-        joints = [self.parameters.joints[name] for name in JOINTS]
-        self._mean = torch.tensor([joint.mean for joint in joints])
-        self._std = torch.tensor([joint.std for joint in joints])
-        self._gaussian = torch.tensor([joint.gaussian for joint in joints])[:, None]
-        self._jitter = torch.tensor([joint.jitter for joint in joints])[:, None]
+        self.noise = DetectionNoise(path)
 
-    def __call__(self, keypoints):
-        """Keypoints (B, F, 17, 2 or 3) with errors; the third channel becomes the confidence that fits them.
+    def __call__(self, batch):
+        return batch | {"keypoints": self.noise(batch["keypoints"])}
 
-        A joint of confidence 0 has no position and stays as it is.
-        """
-        error = self.errors(*keypoints.shape[:2])
-        noisy = keypoints[..., :2] + error
-        if keypoints.shape[-1] == 2:
-            return noisy
-        noisy = torch.cat([noisy, self.confidence(error.norm(dim=-1, keepdim=True))], dim=-1)
-        return torch.where(keypoints[..., 2:] > 0, noisy, keypoints)
 
-    def errors(self, clips, frames):
-        """Errors (clips, frames, 17, 2)."""
-        keys = 1 + max(1, round((frames - 1) / self.parameters.key_spacing))
-        shape = (clips, keys, len(JOINTS), 2)
-        gaussian = torch.randn(shape) * self._std + self._mean
-        uniform = (torch.rand(shape) - 0.5) * self.parameters.uniform_range
-        at_keys = torch.where(torch.rand(*shape[:-1], 1) < self._gaussian, gaussian, uniform)
-        position = torch.linspace(0, keys - 1, frames)
-        before = position.long().clamp(max=keys - 2)
-        share = (position - before)[:, None, None]
-        drift = torch.lerp(at_keys[:, before], at_keys[:, before + 1], share)
-        return drift + torch.randn(clips, frames, len(JOINTS), 2) * self._jitter
+class Mask:
+    """Set a share of the keypoints' joints, and of whole frames, to 0 in every channel."""
 
-    def confidence(self, distance):
-        """Confidence of joints that are off by `distance`, of the same shape."""
-        p = self.parameters.confidence
-        shift = torch.randn(distance.shape) * p.std + p.mean
-        return (p.a / (distance + p.a) + p.b * distance + shift).clamp(0, 1)
+    def __init__(self, joint_ratio, frame_ratio):
+        self.joint_ratio, self.frame_ratio = joint_ratio, frame_ratio
+
+    def __call__(self, batch):
+        return batch | {"keypoints": mask(batch["keypoints"], self.joint_ratio, self.frame_ratio)}
 
 
 def mask(keypoints, joint_ratio, frame_ratio):
-    """Keypoints (B, F, J, C) of which a share of joints, and of whole frames, is 0 in every channel.
+    """Return keypoints (B, F, J, C) of which a share of joints, and of whole frames, is 0 in every channel.
 
     Each joint of each frame is left out with probability `joint_ratio`, each frame of each clip with `frame_ratio`.
     """
@@ -109,23 +127,3 @@ def mask(keypoints, joint_ratio, frame_ratio):
     if frame_ratio:
         keypoints = keypoints * (torch.rand(*shape[:2], 1, 1) >= frame_ratio)
     return keypoints
-
-
-class Augmenter:
-    """The noise and masks that a config switches on (`noise`, `mask_ratio`, `mask_T_ratio`)."""
-
-    def __init__(self, config):
-        self.noise = DetectionNoise(config.noise_path) if config.noise else None
-        self.mask_ratio, self.mask_T_ratio = config.mask_ratio, config.mask_T_ratio
-
-    def __call__(self, keypoints, detected=False):
-        """Keypoints (B, F, 17, 2 or 3) as the network gets them; `detected` ones have errors of their own."""
-        if self.noise and not detected:
-            keypoints = self.noise(keypoints)
-        return mask(keypoints, self.mask_ratio, self.mask_T_ratio)
-
-
-def _read(path):
-    path = Path(path)
-    path = require_file(path if path.is_absolute() or path.is_file() else PROJECT / path, "; set noise_path")
-    return read_joint_table(path, _Parameters)

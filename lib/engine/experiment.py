@@ -1,8 +1,9 @@
-"""What `train.py` does: a training run or an evaluation, from options to artifacts."""
+"""The commands of `train.py`: a training run or an evaluation, from options to artifacts."""
 
 import json
 import logging
 import random
+import shutil
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -12,111 +13,186 @@ import torch
 from selective_scan import IMPLEMENTATIONS, default_implementation, why_unavailable
 
 from lib.config import load_config, to_yaml
-from lib.data.datasets.registry import open_reader
-from lib.engine import checkpoint as files
+from lib.data.datasets import open_dataset
+from lib.engine.checkpoint import BEST, LATEST, WITHIN, newest_checkpoint
+from lib.engine.interrupts import StopRequest
 from lib.engine.recorder import Run, environment
-from lib.engine.trainer import prepare, train
+from lib.engine.runtime import Runtime
+from lib.engine.state import new_state
+from lib.engine.trainer import Trainer, predict
 from lib.errors import UserError
 from lib.eval import plots
-from lib.eval.mpi_inf_3dhp import Scores3DHP
-from lib.eval.report import as_dict, baselines, predict, score, table, table_3dhp
-from lib.export.safetensors import read_weights
-from lib.files import atomic_path, cannot_write
+from lib.files import atomic_path, cannot_write, only_one
+from lib.model.opening import config_of, refuse_another_size
+from lib.model.registry import MODELS, build_model
+from lib.model.weights import read_checkpoint, read_weights
+from lib.task import open_tasks
 
 DEFAULT_FOLDER = "checkpoint"
 
-# What a resumed run cannot change: its optimiser, clips and MLflow run follow from these.
-_KEPT_ON_RESUME = (
-    "scan", "optimizer", "learning_rate", "weight_decay", "partial_train", "seed", "experiment",
-    "dataset", "dt_file", "motion_files", "held_back", "ema", "clip_len", "data_stride", "sample_stride", "subset_list",
-    "train_2d", "subset_list_2d", "pretrain_3d_curriculum",
+# What a resumed run may change; all else decides its clips, targets, schedule or parameters.
+_FREE_ON_RESUME = (
+    "epochs", "checkpoint_frequency", "checkpoint_minutes", "log_every", "profile", "no_eval", "num_workers",
+    "flip_test", "compile", "amp", "finetune", "dt_root", "data_root_2d",
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 
 def train_model(options):
-    """Trains from `options` (see `train.py`): a new run, a resumed one, or from pretrained parameters."""
-    resume = files.read_checkpoint(options.resume) if options.resume else None
+    """Train from `options` (see `train.py`): a new run, a resumed one, or from pretrained parameters."""
+    resume = _checkpoint_to_resume(options)
     config = _training_config(options, resume)
     start = resume
     if config.finetune and not resume:
         start = read_weights(Path(options.pretrained) / options.selection)
-        _refuse_another_size(config, start)
+        refuse_another_size(config, start)
     elif options.pretrained and not config.finetune:
         raise UserError("-p/--pretrained: is used only by a config with finetune: True; add finetune=True")
-    folder = Path(options.checkpoint or (Path(options.resume).parent if resume else DEFAULT_FOLDER))
-    _refuse_another_run(folder, options.resume)
+    folder = Path(options.checkpoint or (Path(resume.path).parent if resume else DEFAULT_FOLDER))
+    _refuse_another_run(folder, resume)
     with ExitStack() as running:
-        with _log_of_start(folder / "train.log"):
-            if start and start.config.get("scan", config.scan) != config.scan:
-                log.warning("%s was trained with scan=%s, not %s", start.path, start.config["scan"], config.scan)
-            if resume and resume.epoch >= config.epochs:
-                log.info(
-                    "%s has finished epoch %d of %d: its scores again; to train on: epochs=N; a new run: -c OTHER_FOLDER",
-                    resume.path, resume.epoch, config.epochs,
-                )  # fmt: skip
-            device, reader, model = _build(config, start)
-            prepared = prepare(model, reader, config, folder, resume)
-            facts = _facts(config, model, device)
-            if start and not resume:
-                log.info("starts from the weights of %s, epoch %d", start.path, start.epoch)
-                facts["pretrained"] = start.path
-            run_id = resume.mlflow_run_id if resume else None
-            run = running.enter_context(Run(folder, config.experiment, options.mlflow, options.tensorboard, run_id))
+        runtime = running.enter_context(Runtime(config))
+        runtime.check_batch_size()
+        started = running.enter_context(_log_of_start(folder / "train.log", runtime.is_main))
+        if runtime.is_main:
+            running.enter_context(only_one(folder / "run", named=folder))
+        dataset, model = _build(config, start, runtime)
+        state = new_state(model, config, runtime)
+        tasks = open_tasks(config, dataset)
+        stop = running.enter_context(StopRequest())
+        trainer = Trainer(state, tasks, config, runtime, folder, stop)
+        if resume:
+            state.resume(resume, runtime, config)  # last: opening the data draws random numbers
+        facts = _facts(config, model, runtime)
+        if start and not resume:
+            facts["pretrained"] = start.path
+        run = running.enter_context(_recorder(folder, config, options, runtime, resume))
+        started()
+        _say_what_starts(config, start, resume, runtime)
+        if resume and runtime.is_main:
+            _put_in_front(resume, folder)
         config_file = folder / "config.yaml"
         try:
-            with atomic_path(config_file) as temporary:
-                temporary.write_text(to_yaml(config))
+            if runtime.is_main:
+                with atomic_path(config_file) as temporary:
+                    temporary.write_text(to_yaml(config))
             run.parameters(facts)
             run.artifacts(config_file)
-            history = train(prepared, model, reader, config, folder, run, device)
-            if history:
+            history = trainer.train(run)
+            if history and runtime.is_main:
                 plots.loss_curves(history, folder / "loss_curves.png")
             if not config.no_eval:
-                epoch = config.epochs
-                if (folder / files.BEST).is_file():
-                    best = files.read_checkpoint(folder / files.BEST)
-                    best.load_into(model)
-                    epoch = best.epoch
-                    log.info("best epoch: %d (by P1 on the test part, as published)", epoch)
-                _report(model, reader, config, device, folder, run, epoch)
+                _report_best(model, tasks[-1], config, runtime, folder, run)
         except KeyboardInterrupt:
-            if (folder / files.LATEST).is_file():
-                log.info("stopped; to go on: python train.py --resume %s", folder / files.LATEST)
+            if any((folder / name).is_file() for name in (LATEST, WITHIN)):
+                log.info("stopped; to go on: python train.py --resume %s", folder)
             raise
         except UserError as error:
             log.error("%s", error)
             raise
         finally:
             run.artifacts(*sorted(folder.glob("*.bin")), *sorted(folder.glob("*.png")), folder / "train.log")
-    if (folder / files.BEST).is_file():
-        log.info("to evaluate again: python train.py --evaluate %s", folder / files.BEST)
+    if (folder / BEST).is_file():
+        log.info("to evaluate again: python train.py --evaluate %s", folder / BEST)
+
+
+def _report_best(model, task, config, runtime, folder, run):
+    """Score the best epoch of a finished training."""
+    epoch = config.epochs
+    if (folder / BEST).is_file():
+        best = read_checkpoint(folder / BEST)
+        best.load_into(model)
+        epoch = best.epoch
+        log.info("best epoch: %d (by P1 on the test part, as published)", epoch)
+    _report(model, task, config, runtime, folder, run, epoch)
 
 
 def evaluate_checkpoint(options):
-    """Scores the checkpoint that `options` name (see `train.py`); its size is read from its tensors."""
+    """Score the checkpoint that `options` name (see `train.py`); its size is read from its tensors."""
     path = Path(options.evaluate or Path(options.checkpoint or DEFAULT_FOLDER) / options.checkpoint_file)
     checkpoint = read_weights(path)
-    config = _evaluation_config(options, checkpoint)
+    config = config_of(checkpoint, options.config, _overrides(options))
     folder = Path(options.checkpoint or path.parent) / "evaluation"
     with ExitStack() as running:
-        with _log_of_start(folder / "evaluation.log"):
-            log.info("scan order: %s (%s)", config.scan, _origin_of_scan(config, checkpoint))
-            device, reader, model = _build(config, checkpoint)
-            facts = {**_facts(config, model, device), "evaluated": str(path)}
-            run = running.enter_context(Run(folder, config.experiment, options.mlflow, options.tensorboard))
+        runtime = running.enter_context(Runtime(config))
+        started = running.enter_context(_log_of_start(folder / "evaluation.log", runtime.is_main))
+        for key in MODELS[config.backbone].keys:
+            log.info("%s: %s (%s)", key, getattr(config, key), _origin(key, config, checkpoint))
+        dataset, model = _build(config, checkpoint, runtime)
+        facts = {**_facts(config, model, runtime), "evaluated": str(path)}
+        run = running.enter_context(_recorder(folder, config, options, runtime))
+        started()
         run.parameters(facts)
-        _report(model, reader, config, device, folder, run, checkpoint.epoch)
+        _report(
+            model,
+            open_tasks(config.model_copy(update={"train_2d": False}), dataset)[-1],
+            config,
+            runtime,
+            folder,
+            run,
+            checkpoint.epoch,
+        )
         run.artifacts(folder / "evaluation.log")
 
 
-def _origin_of_scan(config, checkpoint):
-    recorded = checkpoint.config.get("scan")
+def _checkpoint_to_resume(options):
+    """Return the `Checkpoint` of --resume FILE, the newest good one of --resume DIR or of the run's folder, or None."""
+    if options.resume is None:
+        return None
+    path = Path(options.resume or options.checkpoint or DEFAULT_FOLDER)
+    return newest_checkpoint(path) if path.is_dir() or not options.resume else read_checkpoint(path)
+
+
+def _say_what_starts(config, start, resume, runtime):
+    for key in MODELS[config.backbone].keys:
+        if start and start.config.get(key, getattr(config, key)) != getattr(config, key):
+            log.warning("%s was trained with %s=%s, not %s", start.path, key, start.config[key], getattr(config, key))
+    if resume and resume.epoch >= config.epochs:
+        log.info(
+            "%s has finished epoch %d of %d: its scores again; to train on: epochs=N; a new run: -c OTHER_FOLDER",
+            resume.path, resume.epoch, config.epochs,
+        )  # fmt: skip
+    elif resume:
+        position = (resume.state or {}).get("position", {})
+        within = f", batch {position['batch']} of the next" if position.get("batch") else ""
+        log.info("goes on from %s: epoch %d%s", resume.path, resume.epoch, within)
+    elif start:
+        log.info("starts from the weights of %s, epoch %d", start.path, start.epoch)
+    if line := runtime.describe():
+        log.info(line)
+
+
+def _recorder(folder, config, options, runtime, resume=None):
+    """Return the `Run` of this process: only process 0 records."""
+    records = runtime.is_main
+    run_id = resume.mlflow_run_id if resume else None
+    return Run(folder, config.experiment, options.mlflow and records, options.tensorboard and records, run_id)
+
+
+def _put_in_front(resume, folder):
+    """Make the checkpoint that a run goes on from its newest, and forget what later, abandoned epochs left."""
+    path = Path(resume.path)
+    best = folder / BEST
+    if best.is_file() and read_checkpoint(best).epoch > resume.epoch:
+        log.info(
+            "%s is of an epoch after %d, which is abandoned: it is kept as best_epoch_abandoned.bin", best, resume.epoch
+        )
+        best.replace(folder / "best_epoch_abandoned.bin")
+    if path.name not in (LATEST, WITHIN) and path.parent.resolve() == folder.resolve():
+        with atomic_path(folder / LATEST) as temporary:
+            shutil.copyfile(path, temporary)
+        (folder / WITHIN).unlink(missing_ok=True)
+
+
+def _origin(key, config, checkpoint):
+    recorded = checkpoint.config.get(key)
     if recorded:
-        return "recorded in the checkpoint" if recorded == config.scan else f"the checkpoint records {recorded}"
-    others = " or ".join(order for order in ("v2_plus_poselimbs", "v2") if order != config.scan)
-    return f"the checkpoint does not record it; to switch: scan={others}"
+        return (
+            "recorded in the checkpoint" if recorded == getattr(config, key) else f"the checkpoint records {recorded}"
+        )
+    others = " or ".join(order for order in ("v2_plus_poselimbs", "v2") if order != getattr(config, key))
+    return "the checkpoint does not record it" + (f"; to switch: scan={others}" if key == "scan" else "")
 
 
 def _training_config(options, resume):
@@ -125,28 +201,23 @@ def _training_config(options, resume):
     base = resume.config if resume and not options.config else None
     config = load_config(options.config, _overrides(options), base)
     if resume:
-        _refuse_another_size(config, resume)
-        for key in _KEPT_ON_RESUME:
-            if resume.config.get(key, getattr(config, key)) != getattr(config, key):
-                raise UserError(
-                    f"{key}: the run of {resume.path} has {resume.config[key]!r}, not {getattr(config, key)!r}; "
-                    "a resumed run keeps it (a new run from its weights: finetune=True)"
-                )
+        refuse_another_size(config, resume)
+        _refuse_other_keys(config, resume)
     if config.finetune and not resume and not options.pretrained:
         raise UserError("finetune: needs the folder of the pretrained checkpoint: -p DIR [-ms FILE]")
     return config
 
 
-def _evaluation_config(options, checkpoint):
-    """The given config, else the checkpoint's own, else the published recipe, with the checkpoint's size."""
-    size = checkpoint.size()
-    base = {"clip_len": size["maxlen"], **size, **({} if options.config else checkpoint.config)}
-    config = load_config(options.config, _overrides(options), base, checkpoint.path)
-    _refuse_another_size(config, checkpoint)
-    recorded = checkpoint.config.get("scan")
-    if recorded and not any(override.startswith("scan=") for override in options.overrides):
-        config = config.model_copy(update={"scan": recorded})
-    return config
+def _refuse_other_keys(config, resume):
+    """Raise UserError for the first key that a resumed run has to keep and that differs."""
+    within = (resume.state or {}).get("position", {}).get("batch", 0)
+    free = (*_FREE_ON_RESUME, *([] if config.warmup_steps or within else ["batch_size", "accumulate"]))
+    for key, recorded in resume.config.items():
+        if key not in free and key in type(config).model_fields and getattr(config, key) != recorded:
+            raise UserError(
+                f"{key}: the run of {resume.path} has {recorded!r}, not {getattr(config, key)!r}; "
+                "a resumed run keeps it (a new run from its weights: finetune=True)"
+            )
 
 
 def _overrides(options):
@@ -154,52 +225,40 @@ def _overrides(options):
     return [*options.overrides, *seed]
 
 
-def _refuse_another_size(config, checkpoint):
-    """A size key that the config sets must be the checkpoint's."""
-    size = checkpoint.size()
-    wrong = [key for key, value in size.items() if key in config.model_fields_set and getattr(config, key) != value]
-    if "mlp_ratio" in wrong and int(config.dim_feat * config.mlp_ratio) == int(size["dim_feat"] * size["mlp_ratio"]):
-        wrong.remove("mlp_ratio")  # the width of the MLP is rounded down
-    if wrong:
-        wanted, found = (", ".join(f"{key} {values[key]}" for key in wrong) for values in (config.model_dump(), size))
-        remedy = " ".join(f"{key}={size[key]}" for key in wrong)
-        raise UserError(
-            f"the config is for another model size ({wanted}) than the checkpoint {checkpoint.path} ({found}); "
-            f"set {remedy}"
-        )
-
-
 def _refuse_another_run(folder, resume):
     existing = sorted(folder.glob("*.bin")) if folder.is_dir() else []
-    own = resume and Path(resume).resolve().parent == folder.resolve()
+    own = resume and Path(resume.path).resolve().parent == folder.resolve()
     if existing and not own:
-        latest = folder / files.LATEST
         raise UserError(
             f"{folder}: already holds a run ({existing[0].name}); choose another folder with -c, "
-            f"or go on with it: --resume {latest if latest.is_file() else existing[0]}"
+            f"or go on with it: --resume {folder}"
         )
 
 
-def _build(config, start):
-    """Device, reader and model; every random draw follows from `config.seed`."""
+def _build(config, start, runtime):
+    """Return data set and model; every random draw follows from `config.seed` and the rank."""
     random.seed(config.seed)
-    np.random.seed(config.seed)
+    np.random.seed(config.seed)  # the same in all processes: clips are cut alike
     torch.manual_seed(config.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    reader = open_reader(config)
-    model = config.build_model().to(device)
+    dataset = open_dataset(config)
+    model = build_model(config).to(runtime.device)
     if start:
         start.load_into(model)
-    return device, reader, model
+    if runtime.rank:
+        torch.manual_seed(config.seed + runtime.rank)
+    return dataset, model
 
 
-def _facts(config, model, device):
+def _facts(config, model, runtime):
     parameters = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    device = runtime.device
     scan = default_implementation(device.type)
     if scan not in IMPLEMENTATIONS or why_unavailable(scan, device.type):
         raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {scan!r} is not available; see: python -m selective_scan")
-    log.info("%s: %s parameters, on %s, selective scan: %s", config.backbone, f"{parameters:,}", device, scan)
+    found = environment(device)
+    where = f"{device} ({found['gpu']}, CUDA {found['cuda']})" if "gpu" in found else str(device)
+    log.info("%s: %s parameters, on %s, selective scan: %s", config.backbone, f"{parameters:,}", where, scan)
     if trained < parameters:
         log.info("partial_train: %s of the parameters are trained", f"{trained:,}")
     if scan != device.type and device.type in IMPLEMENTATIONS and (reason := why_unavailable(device.type)):
@@ -209,50 +268,49 @@ def _facts(config, model, device):
         "parameters": parameters,
         "trained_parameters": trained,
         "selective_scan": scan,
-        **environment(device),
+        "processes": runtime.world_size,
+        **found,
     }
 
 
-def _report(model, reader, config, device, folder, run, step):
-    """Scores the test part; prints the table, writes scores.json and pictures to `folder`, records all."""
-    predictions = predict(model, reader, config, device)
-    scores, without = score(predictions, reader, config), baselines(reader)
-    log.info("\n%s", table(scores, without))
-    numbers = {}
-    if isinstance(scores, Scores3DHP):
-        log.info("\n%s", table_3dhp(scores))
-        numbers = {"best/pck": scores.overall.pck, "best/auc": scores.overall.auc}
+def _report(model, task, config, runtime, folder, run, step):
+    """Score the test split; print the table, write scores.json and plots to `folder`, record all."""
+    predictions = predict(model, task, runtime)
+    if not runtime.is_main:
+        return
+    scores, others = task.score(predictions), task.baselines()
+    log.info("\n%s", scores.table(config.backbone, others))
     with atomic_path(folder / "scores.json") as temporary:
-        result = {"PoseMamba": as_dict(scores)} | {k: as_dict(v) for k, v in without._asdict().items()}
+        result = {name: found.as_dict() for name, found in {config.backbone: scores, **others}.items()}
         temporary.write_text(json.dumps(result, indent=1))
-    plots.per_action(scores, without, folder / "per_action.png")
-    plots.skeletons(predictions, reader, folder / "skeletons.png")
+    plots.per_action(scores, others, folder / "per_action.png")
+    plots.skeletons(predictions, task.dataset, folder / "skeletons.png")
+    found = {"mpjpe": scores.mpjpe, "p_mpjpe": scores.p_mpjpe, **scores.extra}
     run.metrics(
-        {
-            "best/mpjpe": scores.mpjpe,
-            "best/p_mpjpe": scores.p_mpjpe,
-            "mean_pose/mpjpe": without.mean_pose.mpjpe,
-            "linear/mpjpe": without.linear.mpjpe,
-            **numbers,
-        },
+        {f"best/{name}": value for name, value in found.items()}
+        | {f"{name}/mpjpe": other.mpjpe for name, other in others.items()},
         step,
     )
     run.artifacts(folder / "scores.json", folder / "per_action.png", folder / "skeletons.png")
 
 
 @contextmanager
-def _log_of_start(path):
-    """Messages of the project go to the terminal and to a file from here on.
+def _log_of_start(path, is_main):
+    """Send messages of the project to the terminal and to a file from here on, those of process 0 alone.
 
-    If the block fails, what is new of the file and its folders is taken away.
+    Yields a function. If the block fails before it is called, what is new of the file and its folders is taken away.
 
     Raises:
         UserError: the file cannot be written.
     """
+    if not is_main:
+        logging.getLogger("lib").setLevel(logging.ERROR)
+        yield lambda: None
+        return
     new = [made for made in (path, *path.parents) if not made.exists()]
     try:
         _log_to(path)
-        yield
+        yield new.clear
     except BaseException:
         for made in new:
             with suppress(OSError):

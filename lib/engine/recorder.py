@@ -8,6 +8,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
 from lib.errors import UserError, describe
 from lib.files import PROJECT
 
@@ -25,6 +27,8 @@ def environment(device):
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+    if device.type == "cuda":
+        facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     for library in _LIBRARIES:
         try:
             facts[f"version_{library}"] = version(library)
@@ -60,9 +64,16 @@ class Run:
         if self._mlflow:
             self._begin()
         if self._use_tensorboard:
-            from tensorboardX import SummaryWriter
+            try:
+                from tensorboardX import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.folder / "events"))
+                self._writer = SummaryWriter(str(self.folder / "events"))
+            except Exception as error:  # what is begun must not stay as running
+                self.__exit__(type(error), error, None)
+                raise UserError(
+                    f"{self.folder / 'events'}: tensorboardX cannot write there ({describe(error)}); "
+                    "pass --no-tensorboard"
+                ) from error
         return self
 
     def __exit__(self, kind, error, trace):
@@ -90,7 +101,7 @@ class Run:
         values = {re.sub(r"[^\w\-. /:]", "_", name): value for name, value in values.items()}
         if self._writer:
             for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+                self._attempt(self._writer.add_scalar, name, value, step)
         if self._mlflow:
             self._attempt(self._mlflow.log_metrics, values, step=step)
 
@@ -132,7 +143,7 @@ class Run:
         try:
             return call(*arguments, **keywords)
         except Exception as error:  # tracking must not end a training that works
-            log.warning("MLflow: not recorded (%s)", describe(error))
+            log.warning("not recorded (%s)", describe(error))
 
 
 def _load_mlflow():

@@ -1,167 +1,268 @@
-"""The training loop: epochs of clips, scores, checkpoints."""
+"""The training loop: epochs of tasks, scores, checkpoints."""
 
 import logging
 import math
 import time
-from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from lib.engine import checkpoint as files
-from lib.engine.optimizers import OPTIMIZERS
-from lib.errors import TrainingStopped, UserError, describe
-from lib.eval.report import predict, score
-from lib.task.stages import training_stages
+from lib.data.loader import draw_seed
+from lib.engine.checkpoint import BEST, LATEST, WITHIN, numbered, write_checkpoint
+from lib.engine.profiler import profiled
+from lib.engine.state import Position
+from lib.errors import TrainingStopped
 
 log = logging.getLogger(__name__)
 
 
-class Start(NamedTuple):
-    """Where training begins: after `done` epochs, with learning rate `lr`; `best` is the lowest P1 so far, in mm.
+class Trainer:
+    """Trains until `config.epochs` epochs are done; writes checkpoints to `folder`.
 
-    averaged: the moving average of the weights (`ema`), or None.
-    """
-
-    averaged: AveragedModel | None
-    stages: list
-    optimizer: torch.optim.Optimizer
-    done: int
-    lr: float
-    best: float
-    history: list
-
-
-def prepare(model, reader, config, folder, resume=None):
-    """The `Start` of a training; writes nothing.
+    Published recipe: AdamW over all parameters, learning rate times `lr_decay` after each epoch, test scores after each
+    epoch.
 
     Args:
-        model: on its device, already holding the parameters of `resume`.
-        reader: a `DataReaderH36M`.
-        folder: of the run's checkpoints.
-        resume: the `Checkpoint` to go on from, or None.
-
-    Raises:
-        UserError: data or a checkpoint cannot be read, or `resume` is of other parameters.
+        state: a `lib.engine.state.TrainState`.
+        tasks: of `lib.task.open_tasks`; the last is scored.
+        stop: a `lib.engine.interrupts.StopRequest`.
     """
-    stages = training_stages(config, reader)
-    trained = _trained_parameters(model, config.partial_train)
-    optimizer = OPTIMIZERS[config.optimizer](trained, config)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
-    done, lr, best, history = 0, config.learning_rate, math.inf, []
-    if resume:
-        done, lr, history = _continue_from(resume, optimizer, config)
-        if averaged:
-            averaged.n_averaged += 1
-            model.load_state_dict(resume.trained or resume.model)
-        if (folder / files.BEST).is_file():
-            best = files.read_checkpoint(folder / files.BEST).min_loss or math.inf
-    return Start(averaged, stages, optimizer, done, lr, best, history)
+
+    def __init__(self, state, tasks, config, runtime, folder, stop):
+        self.state, self.tasks, self.config, self.runtime = state, tasks, config, runtime
+        self.folder, self.stop, self.run = folder, stop, None
+        self.loaders = [task.loaders("train", **runtime.sharing()) for task in tasks]
+        for task in tasks:
+            what = f"2D clips from epoch {task.first} on" if task.name else "training clips"
+            log.info("%s: %s", what, task.origin)
+        self.model = runtime.wrap(state.model)
+        self._unseen = []  # (place, numbers of clips, loss) of steps whose losses nobody has looked at
+        self._saved = time.monotonic()
+
+    def train(self, run):
+        """Train, and return the history: a list of {name: number} of the epochs.
+
+        Args:
+            run: the `lib.engine.recorder.Run` that records.
+
+        Raises:
+            TrainingStopped: a loss is not finite; checkpoints are untouched by it.
+            KeyboardInterrupt: a stop was asked for; it has been saved.
+            UserError: data cannot be read, or a checkpoint cannot be written.
+        """
+        state, config, self.run = self.state, self.config, run
+        total = sum(self._steps(epoch) for epoch in range(1, config.epochs + 1))
+        done = sum(self._steps(epoch) for epoch in range(1, state.epoch + 1)) + self._steps_within()
+        state.step = state.step or done  # which older files do not hold
+        hidden = None if self.runtime.is_main else True
+        profile = profiled(config.profile and self.runtime.is_main, self.folder)
+        with tqdm(total=total, initial=done, unit="step", disable=hidden) as self.bar, profile as self.profile:
+            for epoch in range(state.epoch + 1, config.epochs + 1):
+                self._train_epoch(epoch)
+                self._finish_epoch(epoch)
+        return state.history
+
+    def _train_epoch(self, epoch):
+        position = self.state.position
+        before, begin = position.seconds, time.monotonic()
+        self.state.model.train()
+        for number in range(position.task, len(self.tasks)):
+            task, loader = self.tasks[number], self.loaders[number]
+            if epoch < task.first:
+                position.task += 1
+                continue
+            if position.seed is None:
+                position.seed = self.runtime.first(draw_seed())
+            for batch in loader.epoch(position.seed, position.batch):
+                position.seconds = before + time.monotonic() - begin
+                self._train_batch(task, batch, len(loader), epoch)
+            self._look_at_losses()
+            position.means |= self._means(position)
+            position.task, position.batch, position.seed, position.totals, position.count = number + 1, 0, None, {}, 0
+        position.seconds = before + time.monotonic() - begin
+
+    def _train_batch(self, task, batch, batches, epoch):
+        """Learn from one batch; every `accumulate` of them, and the last ones of an epoch, make a step."""
+        position, config = self.state.position, self.config
+        begins = position.batch - position.batch % config.accumulate
+        together = min(config.accumulate, batches - begins)
+        steps = position.batch + 1 == begins + together
+        if position.batch == begins:
+            self.state.optimizer.zero_grad()
+        batch = self.runtime.to_device(batch)
+        if steps:
+            loss, terms = self._backward(task, batch, together)
+        else:
+            with self.runtime.unsynchronised(self.model):
+                loss, terms = self._backward(task, batch, together)
+        of = f" of {task.name}" if task.name else ""
+        self._unseen.append((f"epoch {epoch}, step {position.batch + 1} of {batches}{of}", batch["index"], loss))
+        count = len(batch["index"]) if batch["weight"] else 0
+        position.count += count
+        for name, value in {task.name or "loss": loss, **terms}.items():
+            position.totals[name] = position.totals.get(name, 0) + value * count
+        position.batch += 1
+        if steps:
+            self._step(epoch)
+
+    def _backward(self, task, batch, together):
+        loss, terms = task.loss(self.model, batch)
+        share = batch["weight"] / together
+        self.state.scaler.scale(loss if share == 1 else loss * share).backward()
+        return loss.detach(), terms
+
+    def _step(self, epoch):
+        state, config = self.state, self.config
+        state.step += 1
+        _set_learning_rate(state.optimizer, state.lr * min(1, state.step / max(1, config.warmup_steps)))
+        if config.clip_grad:
+            state.scaler.unscale_(state.optimizer)
+            torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_grad)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        if state.averaged:
+            state.averaged.update_parameters(state.model)
+        self.profile.step()
+        self.bar.set_description(f"epoch {epoch}/{config.epochs}", refresh=False)
+        self.bar.update()
+        alone = self.runtime.world_size == 1
+        if len(self._unseen) >= config.log_every or (alone and (self.stop.requested or self._due())):
+            self._look_at_losses()
+            requests = self.runtime.everyone((self.stop.requested, self._due()))
+            if any(requested for requested, _ in requests):
+                self._save_within()
+                raise KeyboardInterrupt
+            if requests[0][1]:
+                self._save_within()
+
+    def _due(self):
+        return time.monotonic() - self._saved >= 60 * self.config.checkpoint_minutes
+
+    def _look_at_losses(self):
+        """Stop if a loss since the last look is not finite, in any process."""
+        problem = None
+        if self._unseen:
+            losses = torch.stack([loss for *_, loss in self._unseen]).tolist()  # waits for the device
+            bad = [found for found in zip(self._unseen, losses) if not math.isfinite(found[1])]
+            if bad:
+                (place, clips, _), value = bad[0]
+                who = f" in process {self.runtime.rank}" if self.runtime.world_size > 1 else ""
+                problem = f"loss is {value} at {place}{who} (clips {', '.join(map(str, clips.tolist()))})"
+            self.bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
+            self._unseen.clear()
+        for found in self.runtime.everyone(problem):
+            if found:
+                raise _stopped(found)
+
+    def _means(self, position):
+        """Return {name: mean over clips} of the losses and terms of the task that is done, over all processes."""
+        own = {name: total.item() if torch.is_tensor(total) else total for name, total in position.totals.items()}
+        if self.runtime.world_size == 1:
+            return {name: (total / position.count).item() for name, total in position.totals.items()}
+        everyone = self.runtime.everyone((own, position.count))
+        clips = sum(count for _, count in everyone)
+        return {name: sum(totals.get(name, 0) for totals, _ in everyone) / clips for name in own}
+
+    def _finish_epoch(self, epoch):
+        state, config = self.state, self.config
+        if not all(parameter.isfinite().all() for parameter in state.model.parameters()):
+            raise _stopped(f"a parameter is not finite at epoch {epoch}, after its last step")
+        entry = {"epoch": epoch, "lr": state.lr, **{f"train/{k}": v for k, v in state.position.means.items()}}
+        begin = time.monotonic()
+        scores = None if config.no_eval else self._score()
+        if scores:
+            entry |= {"test/mpjpe": scores.mpjpe, "test/p_mpjpe": scores.p_mpjpe}
+            entry |= {
+                f"test/{name} {action}": value
+                for action, errors in scores.per_action.items()
+                for name, value in errors._asdict().items()
+            }
+        entry["seconds"] = state.position.seconds + time.monotonic() - begin
+        state.history.append(entry)
+        self.run.metrics({k: v for k, v in entry.items() if k != "epoch"}, epoch)
+        self._report(entry)
+        state.epoch, state.lr, state.position = epoch, state.lr * config.lr_decay, Position()
+        _set_learning_rate(state.optimizer, state.lr)
+        names = []
+        if scores and scores.headline < state.best:
+            state.best = scores.headline
+            names.append(BEST)
+        if epoch % config.checkpoint_frequency == 0:
+            names.append(numbered(epoch))
+        self._save(*names, LATEST)  # last: a run resumes from it, and then the others are there
+        if any(self.runtime.everyone(self.stop.requested)) and epoch < config.epochs:
+            raise KeyboardInterrupt
+
+    def _score(self):
+        """Return the `Scores` of the test split after an epoch."""
+        task = self.tasks[-1]
+        predictions = predict(self.state.scored, task, self.runtime, self._stop_while_scoring)
+        return self.runtime.first(task.score(predictions) if self.runtime.is_main else None)
+
+    def _stop_while_scoring(self):
+        if self.stop.requested and self.runtime.world_size == 1:  # several stop together, after the epoch
+            self._save_within()
+            raise KeyboardInterrupt
+
+    def _save_within(self):
+        self._save(WITHIN)
+
+    def _save(self, *names):
+        content = self.state.content(self.runtime, self.config, self.run.id)
+        if self.runtime.is_main:
+            write_checkpoint([self.folder / name for name in names], content)
+        self._saved = time.monotonic()
+
+    def _steps(self, epoch):
+        """Return the steps of an epoch."""
+        return sum(
+            -(-len(loader) // self.config.accumulate)
+            for task, loader in zip(self.tasks, self.loaders)
+            if epoch >= task.first
+        )
+
+    def _steps_within(self):
+        """Return the steps done of the epoch under way."""
+        position, epoch = self.state.position, self.state.epoch + 1
+        done = sum(
+            -(-len(loader) // self.config.accumulate)
+            for task, loader in list(zip(self.tasks, self.loaders))[: position.task]
+            if epoch >= task.first
+        )
+        return done + position.batch // self.config.accumulate
+
+    def _report(self, entry):
+        errors = ""
+        if "test/mpjpe" in entry:
+            errors = f"  P1 {entry['test/mpjpe']:.1f} mm  P2 {entry['test/p_mpjpe']:.1f} mm"
+        log.info(
+            "epoch %d/%d  loss %.4f%s  lr %.2e  %.0f s  about %.0f min left",
+            entry["epoch"], self.config.epochs, entry["train/loss"], errors, entry["lr"], entry["seconds"],
+            entry["seconds"] * (self.config.epochs - entry["epoch"]) / 60,
+        )  # fmt: skip
 
 
-def train(start, model, reader, config, folder, run, device):
-    """Trains until `config.epochs` epochs are done; writes checkpoints to `folder` after each.
+def predict(model, task, runtime, after_batch=lambda: None):
+    """Return the predictions of the test split (n, ...), NumPy, each clip once, in process 0.
 
-    Published recipe: AdamW over all parameters, learning rate times `lr_decay` after each epoch, test
-    scores after each epoch.
-
-    Args:
-        start: what `prepare` gave for the same model, reader, config and folder.
-        model: on `device`.
-        run: the `Run` that records.
-
-    Raises:
-        TrainingStopped: the loss is not finite; checkpoints of earlier epochs are untouched.
-        UserError: data cannot be read, or a checkpoint cannot be written.
+    All processes call it and take their share of each batch; the others return their own part of the array.
     """
-    averaged, stages, optimizer, done, lr, best, history = start
-    scored = averaged.module if averaged else model
-    total, initial = _steps(stages, config.epochs), _steps(stages, done)
-    bar = tqdm(total=total, initial=initial, unit="step", disable=None)
-    with bar:
-        for epoch in range(done + 1, config.epochs + 1):
-            begin = time.monotonic()
-            losses = _train_epoch(model, averaged, stages, optimizer, lr, config, device, epoch, bar)
-            entry = {"epoch": epoch, "lr": lr, **{f"train/{k}": v for k, v in losses.items()}}
-            _check_finite(losses, f"epoch {epoch}")
-            if not all(p.isfinite().all() for p in model.parameters()):
-                raise _stopped("a parameter is not finite", f"epoch {epoch}, after its last step")
-            if not config.no_eval:
-                scores = score(predict(scored, reader, config, device), reader, config)
-                entry |= {"test/mpjpe": scores.mpjpe, "test/p_mpjpe": scores.p_mpjpe}
-                entry |= {
-                    f"test/{name} {action}": value
-                    for action, errors in scores.per_action.items()
-                    for name, value in errors._asdict().items()
-                }
-            seconds = time.monotonic() - begin
-            entry["seconds"] = seconds
-            history.append(entry)
-            run.metrics({k: v for k, v in entry.items() if k != "epoch"}, epoch)
-            _report(entry, config.epochs, seconds * (config.epochs - epoch))
-
-            lr *= config.lr_decay
-            _set_learning_rate(optimizer, lr)
-            names = []
-            if entry.get("test/mpjpe", math.inf) < best:
-                best = entry["test/mpjpe"]
-                names.append(files.BEST)
-            if epoch % config.checkpoint_frequency == 0:
-                names.append(files.numbered(epoch))
-            names.append(files.LATEST)  # last: a run resumes from it, and then the others are there
-            files.write_checkpoint(
-                [folder / name for name in names],
-                scored,
-                optimizer,
-                epoch,
-                lr,
-                best,
-                config=config.model_dump(),
-                random_state=files.random_state(),
-                history=history,
-                mlflow_run_id=run.id,
-                trained=model.state_dict() if averaged else None,
-            )
-    return history
-
-
-def _train_epoch(model, averaged, stages, optimizer, lr, config, device, epoch, bar):
-    """One pass over the clips of all stages at learning rate `lr`; means over each of its loss and of its terms."""
-    means, steps_done = {}, _steps(stages, epoch - 1)
-    for stage in stages:
-        if epoch >= stage.first:
-            means |= _train_stage(model, averaged, stage, optimizer, lr, config, device, epoch, steps_done, bar)
-            steps_done += len(stage.batches)
-    return means
-
-
-def _train_stage(model, averaged, stage, optimizer, lr, config, device, epoch, steps_done, bar):
-    model.train()
-    totals, count = {}, 0
-    of = f" of {stage.name}" if stage.name else ""
-    for step, (inputs, targets) in enumerate(stage.batches, 1):
-        loss, terms = stage.learn(model, inputs, targets, device)
-        _check_finite({"loss": loss.item()}, f"epoch {epoch}, step {step} of {len(stage.batches)}{of}")
-        _set_learning_rate(optimizer, lr * min(1, (steps_done + step) / max(1, config.warmup_steps)))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if averaged:
-            averaged.update_parameters(model)
-
-        count += len(inputs)
-        for name, value in {stage.name or "loss": loss.detach(), **terms}.items():
-            totals[name] = totals.get(name, 0) + value * len(inputs)
-        bar.set_description(f"epoch {epoch}/{config.epochs}", refresh=False)
-        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-        bar.update()
-    return {name: (total / count).item() for name, total in totals.items()}
-
-
-def _steps(stages, epochs):
-    """Steps of the first so many epochs."""
-    return sum(len(stage.batches) * max(0, epochs - stage.first + 1) for stage in stages)
+    model.eval()
+    loader = task.loaders("test", **runtime.sharing())
+    forward = runtime.cast(model)
+    found = None
+    hidden = None if runtime.is_main else True
+    for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=hidden):
+        predicted = task.predict(forward, runtime.to_device(batch)).cpu().numpy()
+        if found is None:
+            found = np.empty((len(loader.clips), *predicted.shape[1:]), predicted.dtype)
+        if batch["weight"]:
+            found[batch["index"].numpy()] = predicted
+        after_batch()
+    for indices, predicted in runtime.everyone((loader.indices(), found[loader.indices()]))[1:]:
+        found[indices] = predicted
+    return found
 
 
 def _set_learning_rate(optimizer, lr):
@@ -169,56 +270,7 @@ def _set_learning_rate(optimizer, lr):
         group["lr"] = lr
 
 
-def _check_finite(values, place):
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise _stopped(f"{name} is {value}", place)
-
-
-def _stopped(what, place):
+def _stopped(what):
     return TrainingStopped(
-        f"{what} at {place}: nothing was saved over the last good checkpoint; lower learning_rate, or look at the data"
+        f"{what}: nothing was saved over the last good checkpoint; lower learning_rate, or look at the data"
     )
-
-
-def _trained_parameters(model, parts):
-    """Return {name: parameter} of all, or of those whose names contain one of `parts`; the others are frozen."""
-    if not parts:
-        return dict(model.named_parameters())
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(part in name for part in parts))
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if not trained:
-        raise UserError(f"partial_train: no parameter's name contains any of {', '.join(parts)}")
-    return trained
-
-
-def _continue_from(resume, optimizer, config):
-    """Optimiser and random state of a checkpoint; its finished epochs, next lr, history."""
-    if resume.optimizer is None:
-        raise UserError(f"{resume.path}: holds no optimiser, so training cannot resume; use finetune")
-    try:
-        optimizer.load_state_dict(resume.optimizer)
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{resume.path}: its optimiser has other parameters ({describe(error)})") from error
-    for parameter, state in optimizer.state.items():
-        kept = state["exp_avg" if "exp_avg" in state else "momentum_buffer"]
-        if kept.shape != parameter.shape:
-            raise UserError(f"{resume.path}: its optimiser was for other parameters; set partial_train as it was")
-    lr = config.learning_rate if resume.lr is None else resume.lr
-    if resume.random_state:
-        files.restore_random_state(resume.random_state)
-    else:
-        log.warning("%s: holds no random state: the order of clips starts anew", resume.path)
-    return resume.epoch, lr, list(resume.history)
-
-
-def _report(entry, epochs, seconds_left):
-    errors = ""
-    if "test/mpjpe" in entry:
-        errors = f"  P1 {entry['test/mpjpe']:.1f} mm  P2 {entry['test/p_mpjpe']:.1f} mm"
-    log.info(
-        "epoch %d/%d  loss %.4f%s  lr %.2e  %.0f s  about %.0f min left",
-        entry["epoch"], epochs, entry["train/loss"], errors, entry["lr"], entry["seconds"],
-        seconds_left / 60,
-    )  # fmt: skip

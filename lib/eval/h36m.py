@@ -8,6 +8,7 @@ from lib.body.skeleton import ROOT, root_relative
 from lib.data.datasets.h36m import EXCLUDED_SOURCES
 from lib.data.store import BLOCK
 from lib.errors import UserError
+from lib.eval import scores
 
 
 class Errors(NamedTuple):
@@ -17,14 +18,14 @@ class Errors(NamedTuple):
     p_mpjpe: float
 
 
-class Scores(NamedTuple):
-    """Errors in mm: means over actions, and `per_action` {action: Errors}."""
-
+class _ScoresH36M(NamedTuple):
     mpjpe: float
     p_mpjpe: float
     per_action: dict
 
-    group, total = "action", "mean of actions"  # what `per_action` and the first two numbers are of
+
+class Scores(scores.Scores, _ScoresH36M):
+    """Errors in mm: means over actions, and `per_action` {action: Errors}."""
 
 
 def mpjpe(predicted, target):

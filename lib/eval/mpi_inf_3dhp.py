@@ -3,9 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
+from rich.markup import escape
+from rich.table import Table
 
 from lib.body.skeleton import root_relative
+from lib.eval import scores
 from lib.eval.h36m import p_mpjpe
+
+_NAMED = ("per_sequence", "per_activity", "per_group")
 
 PCK_LIMIT = 150  # mm
 AUC_LIMITS = np.arange(0, 151, 5)  # mm, 31 of them
@@ -51,22 +56,43 @@ class GroupScore(NamedTuple):
     auc: float
 
 
-class Scores3DHP(NamedTuple):
-    """`overall` is the headline: all valid frames together. The rest are dicts by name."""
-
+class _Scores3DHP(NamedTuple):
     overall: Score
     per_sequence: dict
     per_activity: dict
     per_group: dict
 
-    # As `lib.eval.h36m.Scores`, for tables and plots of either.
+
+class Scores3DHP(scores.Scores, _Scores3DHP):
+    """`overall` is the headline: all valid frames together. The rest are dicts by name."""
+
     group, total = "sequence", "all valid frames"
     mpjpe = property(lambda self: self.overall.mpjpe)
     p_mpjpe = property(lambda self: self.overall.p_mpjpe)
     per_action = property(lambda self: self.per_sequence)
+    extra = property(lambda self: {"pck": self.overall.pck, "auc": self.overall.auc})
+
+    def as_dict(self):
+        named = {key: {name: s._asdict() for name, s in getattr(self, key).items()} for key in _NAMED}
+        return {**self.overall._asdict(), **named}
+
+    def table(self, name, others):
+        """Return the errors beside those of others, then MPJPE, PCK and AUC of this model in all detail."""
+        return f"{super().table(name, others)}\n{self.details()}"
+
+    def details(self):
+        """Return MPJPE, PCK and AUC as text: per sequence, activity and group of joints, and overall."""
+        view = Table(title="MPI-INF-3DHP: MPJPE in mm, PCK at 150 mm and AUC in %")
+        for title in ("", "MPJPE", "PCK", "AUC"):
+            view.add_column(title, justify="right" if title else "left", no_wrap=True)
+        for named in (*(getattr(self, key) for key in _NAMED), {self.total: self.overall}):
+            for name, found in named.items():
+                view.add_row(escape(name), *(f"{value:.1f}" for value in (found.mpjpe, found.pck, found.auc)))
+            view.add_section()
+        return scores.as_text(view)
 
 
-def evaluate_clips_3dhp(predictions, reader):
+def evaluate_clips_3dhp(predictions, reader, rootrel=True):
     """`evaluate_3dhp` of predicted test clips (clips, F, 17, 3), in m, root-relative.
 
     A frame that several clips hold gets the mean of its poses. Where the reader's clips are made for their middle

@@ -40,8 +40,8 @@ def per_action(scores, baselines, path):
     axes.bar(x - 0.2, [scores.per_action[a].mpjpe for a in actions], 0.4, label="P1 (MPJPE)")
     axes.bar(x + 0.2, [scores.per_action[a].p_mpjpe for a in actions], 0.4, label="P2 (P-MPJPE)")
     for name, other, marker in (
-        ("linear, P1", baselines.linear, "_"),
-        ("mean pose, P1", baselines.mean_pose, "x"),
+        ("linear, P1", baselines["linear"], "_"),
+        ("mean pose, P1", baselines["mean_pose"], "x"),
     ):
         values = [other.per_action[a].mpjpe for a in actions]
         axes.scatter(x - 0.2, values, marker=marker, s=120, color="black", label=name, zorder=3)

@@ -1,5 +1,13 @@
-"""PoseMamba and what it is built from."""
+"""Models, their registry, and opening one that is trained: `from lib.model import PoseMamba`."""
 
-from lib.model.posemamba import PoseMamba
+from importlib import import_module
 
-__all__ = ["PoseMamba"]
+_MODULES = {"PoseMamba": "posemamba", "open_model": "opening"}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"lib.model.{_MODULES[name]}"), name)  # only now: it loads PyTorch

@@ -8,12 +8,11 @@ from selective_scan import cross_scan
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lib.model.scan_orders import LIMB_PARTNER, SCAN_ORDERS
+from lib.model.scan_orders import LIMB_GRADIENTS, LIMB_PARTNER, SCAN_ORDERS
 from lib.model.stochastic_depth import add_branch
 
 STATE_SIZE = 16  # N
 DIRECTIONS = 4  # K
-LIMB_GRADIENTS = ("straight_through", "exact")
 
 
 class BiSTSSM(nn.Module):

@@ -1,4 +1,4 @@
-"""Running a network that is trained: what inference and evaluation share."""
+"""Running a trained network: what inference and evaluation share."""
 
 import torch
 
@@ -7,6 +7,6 @@ from lib.body.skeleton import flip
 
 @torch.no_grad()
 def infer(model, x, config):
-    """Return what the network makes of x (B, F, J, C); averaged with what it makes of the mirrored x, if `flip`."""
+    """Return poses (B, F, J, 3) of keypoints x (B, F, J, C), averaged with those of the mirror image if `flip_test`."""
     y = model(x)
-    return (y + flip(model(flip(x)))) / 2 if config.flip else y
+    return (y + flip(model(flip(x)))) / 2 if config.averages_flips else y

@@ -85,3 +85,42 @@ class PoseMamba(nn.Module):
         channels = self.Spatial_patch_to_embedding.in_features
         if x.dim() != 4 or x.shape[2:] != (joints, channels) or not 0 < x.shape[1] <= frames:
             raise ValueError(f"x: expected (B, F, {joints}, {channels}) with 1 <= F <= {frames}, got {tuple(x.shape)}")
+
+
+def build(config):
+    """Return the untrained model of a config."""
+    return PoseMamba(
+        num_frame=config.maxlen,
+        num_joints=config.num_joints,
+        in_chans=config.in_chans,
+        embed_dim_ratio=config.dim_feat,
+        depth=config.depth,
+        mlp_ratio=config.mlp_ratio,
+        drop_rate=config.dropout,
+        drop_path_rate=config.drop_path,
+        scan=config.scan,
+        limb_gradient=config.limb_gradient,
+    )
+
+
+def config_of(parameters):
+    """Return the config keys that the shapes of a PoseMamba's parameters {name: tensor} tell.
+
+    Raises:
+        KeyError, ValueError, IndexError: they are not a PoseMamba's.
+    """
+    embedding = parameters["Spatial_patch_to_embedding.weight"]
+    blocks = [int(name.split(".")[1]) for name in parameters if name.startswith("STEblocks.")]
+    return {
+        "dim_feat": embedding.shape[0],
+        "depth": 1 + max(blocks),
+        "mlp_ratio": parameters["STEblocks.0.mlp.fc1.weight"].shape[0] / embedding.shape[0],
+        "maxlen": parameters["Temporal_pos_embed"].shape[1],
+        "num_joints": parameters["Spatial_pos_embed"].shape[1],
+        "no_conf": embedding.shape[1] == 2,
+    }
+
+
+def example(config, batch=1):
+    """Return an input (batch, maxlen, J, C) of zeros."""
+    return torch.zeros(batch, config.maxlen, config.num_joints, config.in_chans)

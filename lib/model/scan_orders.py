@@ -28,3 +28,6 @@ SCAN_ORDERS = {
     "v2_bs_bt": (_JOINTS_BACKWARDS_IN_FRAME, _FRAMES_BACKWARDS_IN_JOINT) * 2,
 }
 SCAN_ORDERS["v3"] = SCAN_ORDERS["v2"]  # a fork's name for the same maths
+
+# How the gradient passes the sum with a limb partner: as published, or that of the formula.
+LIMB_GRADIENTS = ("straight_through", "exact")

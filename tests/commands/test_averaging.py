@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import ROOT
 
-from lib.engine.checkpoint import read_checkpoint
-from lib.engine.optimizers import OPTIMIZERS, Together
+from lib.engine.optimizer_kinds import Together
+from lib.engine.optimizers import OPTIMIZERS
 from lib.model import PoseMamba
+from lib.model.weights import read_checkpoint
 
 SMALL = (
     "dim_feat=8", "depth=1", "maxlen=9", "clip_len=9", "data_stride=2000", "batch_size=16", "no_eval=True",

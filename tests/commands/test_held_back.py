@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from lib.config import load_config
-from lib.data.datasets.registry import open_reader
+from lib.data.datasets import open_dataset
 from lib.data.motion_files import FPS, read_motion_files
 from lib.errors import UserError
 from lib.video.lift.placement import roots
@@ -38,7 +38,7 @@ def test_files_are_joined_at_60_frames_a_second(motion):
 
 def test_no_training_clip_is_of_a_held_back_subject(motion):
     config = load_config(CONFIG, [f"dt_root={DATA}"])
-    reader = open_reader(config)
+    reader = open_dataset(config)
     clip = np.searchsorted(motion["start"], reader.shots[:, 0].numpy(), side="right") - 1
     assert config.held_back and not set(motion["subject"][clip]) & set(config.held_back)
     assert "test" not in set(motion["split"][clip])
@@ -48,7 +48,7 @@ def test_no_training_clip_is_of_a_held_back_subject(motion):
 
 def test_an_unknown_subject_is_named():
     with pytest.raises(UserError, match="held_back: 'nobody' is no subject of .*accad_male1"):
-        open_reader(load_config(CONFIG, [f"dt_root={DATA}", "held_back=[nobody]"]))
+        open_dataset(load_config(CONFIG, [f"dt_root={DATA}", "held_back=[nobody]"]))
 
 
 def test_the_truth_is_where_perfect_keypoints_are():

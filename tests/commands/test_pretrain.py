@@ -14,13 +14,16 @@ from test_augment import annotations, person, write_instavariety
 
 from lib.body.skeleton import FLIPPED
 from lib.config import Config, load_config
-from lib.data.datasets.registry import open_reader
+from lib.data.datasets import open_dataset
+from lib.data.datasets.base import Clips2D, Dataset
 from lib.data.store import Runs, writing
-from lib.data.training_clips import MixedClips, MotionClips, TrainingBatches, training_clips
-from lib.data.transforms import Augmenter
-from lib.engine.checkpoint import read_checkpoint
+from lib.data.training_clips import MixedClips, MotionClips
+from lib.data.transforms import lifting_transforms, reprojection_transforms
 from lib.errors import UserError
-from lib.task.stages import Lifting, Reprojection, training_stages
+from lib.model.weights import read_checkpoint
+from lib.task import open_tasks
+from lib.task.lifting import Lifting
+from lib.task.reprojection import Reprojection
 
 CONFIG = ROOT / "configs/pose3d/PoseMamba_pretrain.yaml"
 S_CONFIG = ROOT / "configs/pose3d/PoseMamba_train_h36m_S.yaml"
@@ -173,7 +176,8 @@ def test_clips_of_amass_alone_and_of_files_without_detections(folder):
 def test_missing_data_are_named(folder, change, message):
     config = load_config(CONFIG, [*options(folder), *change])
     with pytest.raises(UserError) as error:
-        training_stages(config, open_reader(config))
+        for task in open_tasks(config, open_dataset(config)):
+            task.loaders("train")
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -200,26 +204,27 @@ def test_a_store_that_is_no_motion_is_named(folder, tmp_path):
 
 def test_mixed_clips_are_those_of_their_data_sets_in_order(folder):
     config = load_config(CONFIG, options(folder))
-    clips, _ = training_clips(config, open_reader(config))
+    clips = open_dataset(config).training_clips(config).clips
     assert isinstance(clips, MixedClips)
     motion, rows = clips.datasets
     assert len(clips) == len(motion) + len(rows)
-    x, y = clips[[len(motion) + 3, 1, len(motion), 0]]
+    mixed = clips[[len(motion) + 3, 1, len(motion), 0]]
     expected = [rows[[3]], motion[[1]], rows[[0]], motion[[0]]]
-    for found, part in ((x, 0), (y, 1)):
-        torch.testing.assert_close(found, torch.cat([clip[part] for clip in expected]), rtol=0, atol=0)
+    for key, found in mixed.items():
+        torch.testing.assert_close(found, torch.cat([clip[key] for clip in expected]), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_stages_pass_every_clip_once(folder, workers):
+def test_tasks_pass_every_clip_once(folder, workers):
     config = load_config(CONFIG, [*options(folder), f"num_workers={workers}"])
-    stages = training_stages(config, open_reader(config))
-    assert [stage.name for stage in stages] == ["2d_PoseTrack18", "2d_InstaVariety", ""]
-    assert [stage.first for stage in stages] == [31, 31, 1]
-    for stage in stages:
-        assert isinstance(stage.batches, TrainingBatches)
-        assert sum(len(inputs) for inputs, _ in stage.batches) == len(stage.batches.dataset)
-    assert [stage.learn.detected for stage in stages[:2]] == [False, True]
+    tasks = open_tasks(config, open_dataset(config))
+    assert [task.name for task in tasks] == ["2d_PoseTrack18", "2d_InstaVariety", ""]
+    assert [task.first for task in tasks] == [31, 31, 1]
+    for task in tasks:
+        loader = task.loaders("train")
+        assert loader.workers == workers
+        seen = torch.cat([batch["index"] for batch in loader])
+        assert sorted(seen.tolist()) == list(range(len(loader.clips)))
 
 
 class Recorder:
@@ -230,10 +235,15 @@ class Recorder:
         return torch.zeros(*x.shape[:3], 3, requires_grad=True)
 
 
-def learn(kind, inputs, targets, *extra, **keys):
+def learn(kind, keypoints, poses, detected=None, **keys):
+    """Return what the network sees of clips, the loss and its terms; detected: of 2D clips."""
     config = Config(**{"no_conf": False, "flip": False, "lambda_scale": 0.0, **keys})
-    model = Recorder()
-    loss, terms = kind(config, Augmenter(config), *extra)(model, inputs, targets, torch.device("cpu"))
+    model, batch = Recorder(), {"keypoints": keypoints, "pose": poses}
+    two_d = kind is Reprojection
+    for transform in reprojection_transforms(config, detected) if two_d else lifting_transforms(config):
+        batch = transform(batch)
+    task = Reprojection(config, "2D", Clips2D(None, "", detected)) if two_d else Lifting(config, Dataset())
+    loss, terms = task.loss(model, batch)
     return model.seen, loss.item(), terms
 
 

@@ -16,8 +16,9 @@ import pytest
 import torch
 from conftest import PARITY, ROOT, relative_error
 
-from lib.engine.checkpoint import read_checkpoint
 from lib.errors import UserError
+from lib.model.opening import size_of
+from lib.model.weights import read_checkpoint
 
 SMALL = [  # a network and clips that train in seconds, on the small file in Human3.6M's layout
     f"dt_root={PARITY}", "dt_file=h36m_schema.pkl", "data_root=nowhere", "maxlen=27", "clip_len=27",
@@ -191,7 +192,7 @@ def test_an_interrupted_run_is_marked_and_says_how_to_go_on(environment):
     process.send_signal(signal.SIGTERM)
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert f"--resume {latest}" in printed and "Traceback" not in errors
+    assert f"--resume {latest.parent}" in printed and "Traceback" not in errors
     assert mlflow_run(environment, read_checkpoint(latest).mlflow_run_id).info.status == "KILLED"
 
 
@@ -212,7 +213,7 @@ def test_evaluating_a_published_checkpoint(environment):
     data = [f"dt_root={PARITY}", "dt_file=h36m_schema.pkl"]
     file = PARITY / "reference_checkpoint.bin"
     printed = train(environment, "-e", file, "-c", "runs/published", *data, "--no-mlflow").stdout
-    assert "scan order: v2_plus_poselimbs (the checkpoint does not record it" in printed and "scan=v2" in printed
+    assert "scan: v2_plus_poselimbs (the checkpoint does not record it" in printed and "scan=v2" in printed
     limbs = json.loads((environment["cwd"] / "runs/published/evaluation/scores.json").read_text())
     train(environment, "-e", file, "-c", "runs/published", *data, "scan=v2", "--no-mlflow")
     plain = json.loads((environment["cwd"] / "runs/published/evaluation/scores.json").read_text())
@@ -227,7 +228,7 @@ def test_the_model_layout_is_read_too(environment, tmp_path):
     torch.save({"model": state}, tmp_path / "model.bin")
     torch.save(state, tmp_path / "bare.bin")
     for name in ("model.bin", "bare.bin"):
-        assert read_checkpoint(tmp_path / name).size()["dim_feat"] == 32
+        assert size_of(read_checkpoint(tmp_path / name), "PoseMamba")["dim_feat"] == 32
 
 
 def test_a_config_of_another_size_is_refused_by_naming_both(environment):
@@ -327,7 +328,7 @@ def test_the_recorded_scan_order_wins_over_a_file_and_cannot_change_on_resume(tr
     data = [f"dt_root={PARITY}", "dt_file=h36m_schema.pkl", "--no-mlflow"]
     test_config = ROOT / "configs" / "pose3d" / "PoseMamba_test_h36m.yaml"
     printed = train(environment, "-e", tmp_path / "plain.bin", "--config", test_config, *data).stdout
-    assert "scan order: v2 (recorded in the checkpoint)" in printed
+    assert "scan: v2 (recorded in the checkpoint)" in printed
     line = refusal(environment, "-r", folder / "epoch_2.bin", "-c", "runs/other_order", "scan=v2")
     assert "scan: the run of" in line and "finetune=True" in line
 

@@ -10,12 +10,11 @@ from conftest import ROOT
 
 from lib.config import load_config
 from lib.data.convert.mpi_inf_3dhp import CAMERA_SIZES
+from lib.data.datasets import open_dataset
 from lib.data.datasets.mpi_inf_3dhp import STORE
-from lib.data.datasets.registry import open_reader
 from lib.data.store import Runs, writing
 from lib.errors import UserError
 from lib.eval.mpi_inf_3dhp import evaluate_clips_3dhp
-from lib.eval.report import table_3dhp
 
 SMALL = ["data_root=nowhere", "maxlen=9", "clip_len=9", "data_stride=4", "dim_feat=16", "depth=1", "epochs=2",
          "learning_rate=1e-3"]  # fmt: skip
@@ -85,7 +84,7 @@ def test_a_checkpoint_is_evaluated_by_middle_frames(folder, trained):
 @pytest.mark.parametrize("middle", [False, True])
 def test_scores_of_clips(folder, middle):
     overrides = [*SMALL, f"dt_root={folder}", f"middle_frame={middle}"]
-    reader = open_reader(load_config(CONFIG, overrides))
+    reader = open_dataset(load_config(CONFIG, overrides))
     _, clips = reader.get_split_id()
     truth = reader.read_3d("test", clips)
     truth -= truth[..., :1, :]
@@ -95,7 +94,7 @@ def test_scores_of_clips(folder, middle):
     off[..., 1:, 0] += 0.017
     found = evaluate_clips_3dhp(off, reader)
     assert found.mpjpe == pytest.approx(16, abs=1e-3)  # 17 mm at 16 of 17 joints
-    assert "16.0" in table_3dhp(found)
+    assert "16.0" in found.details()
     counted = np.zeros_like(truth)
     counted[:, [4] if middle else slice(None)] = 1
     only_counted = np.where(counted, truth, truth + 1)

@@ -19,8 +19,8 @@ from test_video_io import cut, make_video
 
 from lib.config import validate
 from lib.data.convert.mocap.bvh import read_bvh
-from lib.engine.checkpoint import read_checkpoint
-from lib.export.safetensors import read_weights
+from lib.model.registry import build_model
+from lib.model.weights import read_checkpoint, read_weights
 from lib.video import lift_video
 from lib.video.export.arrays import read_npz
 
@@ -252,7 +252,7 @@ def test_published_checkpoints_lift_too(sample, tmp_path):
     import torch
 
     config = {"maxlen": 27, "clip_len": 27, "dim_feat": 16, "depth": 2}
-    model = validate(config).build_model()
+    model = build_model(validate(config))
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
     torch.save({"epoch": 1, "lr": 1e-4, "model_pos": state, "min_loss": 40.0}, tmp_path / "best_epoch.bin")
     (tmp_path / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in config.items()))
@@ -324,7 +324,7 @@ def test_a_missing_package_is_named(tmp_path, package):
 def test_weights_are_what_the_checkpoint_had(tmp_path):
     import torch
 
-    model = validate({"maxlen": 9, "clip_len": 9, "dim_feat": 16, "depth": 1}).build_model()
+    model = build_model(validate({"maxlen": 9, "clip_len": 9, "dim_feat": 16, "depth": 1}))
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
     torch.save({"epoch": 3, "model_pos": state, "config": {"scan": "v2"}}, tmp_path / "best_epoch.bin")
     tool = [sys.executable, str(ROOT / "tools" / "export_weights.py"), "best_epoch.bin", "--out", "model.safetensors"]

@@ -6,10 +6,12 @@ import torch
 from conftest import PARITY, relative_error
 
 from lib.config import Config
-from lib.data.training_clips import training_target
-from lib.engine.checkpoint import read_checkpoint
+from lib.data.transforms import training_target
 from lib.model import PoseMamba
+from lib.model.opening import size_of
+from lib.model.registry import build_model
 from lib.model.scan_orders import SCAN_ORDERS
+from lib.model.weights import read_checkpoint
 from lib.task.losses import pose_loss
 
 PUBLISHED_ORDERS = ["v2_plus_poselimbs", "v2", "v2_fs_ft", "v2_fs_bt", "v2_bs_ft", "v2_bs_bt"]
@@ -81,7 +83,7 @@ def test_five_published_optimiser_steps_are_reproduced():
 
 def test_reference_checkpoint_loads_and_reproduces_its_output():
     checkpoint = read_checkpoint(PARITY / "reference_checkpoint.bin")
-    size = checkpoint.size()
+    size = size_of(checkpoint, "PoseMamba")
     assert size == {
         "dim_feat": 32,
         "depth": 2,
@@ -92,7 +94,7 @@ def test_reference_checkpoint_loads_and_reproduces_its_output():
     }
     assert (checkpoint.epoch, checkpoint.lr) == (3, 0.0001940598)
     assert checkpoint.min_loss == pytest.approx(90.30382162349808)
-    model = Config(**size, clip_len=27).build_model().eval()
+    model = build_model(Config(**size, clip_len=27)).eval()
     checkpoint.load_into(model)
     names = [name for name, _ in model.named_parameters()]
     assert names == list(checkpoint.model)  # a saved optimiser knows parameters by their number

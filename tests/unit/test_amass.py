@@ -208,7 +208,7 @@ def test_clips_of_the_store_are_seen_along_y(files):
     if not (folder / "skeleton.store").exists():
         run(folder, "AMASS", "--body-models", "models", "--out", "skeleton.store")
     clips = MotionClips(folder / "skeleton.store", 5, 2)
-    x, y = clips[[0, 1]]
+    x, y = (clips[[0, 1]][key] for key in ("keypoints", "pose"))
     joints = joints_of(folder / "skeleton.store")["CMU/01/01_01_poses"]
     np.testing.assert_allclose(y[1, ..., 0], joints[2:7, :, 0] * AMASS_SCALE, rtol=1e-6)
     np.testing.assert_allclose(y[1, ..., 1], -joints[2:7, :, 2] * AMASS_SCALE, rtol=1e-6)

@@ -14,7 +14,8 @@ from lib.body.skeleton import JOINTS
 from lib.config import Config
 from lib.data.datasets.instavariety import InstaVarietyClips
 from lib.data.datasets.posetrack import KEYPOINTS, PoseTrackClips, read_tracks, track_clip
-from lib.data.transforms import Augmenter, DetectionNoise, mask
+from lib.data.detection_noise import DetectionNoise
+from lib.data.transforms import input_errors, mask
 from lib.errors import UserError
 from lib.task.losses import weighted_2d
 
@@ -108,8 +109,16 @@ def test_detections_get_no_noise_but_masks():
     config = Config(noise=True, synthetic=True, mask_ratio=0.5, noise_path=str(NOISE))
     clips = torch.ones(4, 9, 17, 3)
     torch.manual_seed(0)
-    assert set(Augmenter(config)(clips, detected=True).unique().tolist()) == {0, 1}
-    assert len(Augmenter(config)(clips).unique()) > 100
+    assert set(errors(config, clips, detected=True).unique().tolist()) == {0, 1}
+    assert len(errors(config, clips).unique()) > 100
+
+
+def errors(config, clips, detected=False):
+    """Return clips with the noise and masks of a config."""
+    batch = {"keypoints": clips}
+    for transform in input_errors(config, detected):
+        batch = transform(batch)
+    return batch["keypoints"]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +181,7 @@ def test_posetrack_clips(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(annotations(tracks)))
     clips = PoseTrackClips(tmp_path)
     assert len(clips) == 1  # the others are too short, without a pelvis, and 10 of 17 seen
-    clip = clips[[0]][0][0].numpy()
+    clip = clips[[0]]["keypoints"][0].numpy()
     assert clip.shape == (30, 17, 3) and clip.dtype == np.float32
     seen = track[:30][track[:30, :, 2] > 0][:, :2]
     middle, size = (seen.min(0) + seen.max(0)) / 2, (seen.max(0) - seen.min(0)).max()
@@ -272,11 +281,11 @@ def test_instavariety_clips(tmp_path):
     np.random.seed(0)
     clips = InstaVarietyClips(tmp_path)
     assert len(clips) == 5 + 1 + 0 + 1  # (200 - 81) // 27 + 1; 40 resampled; 90 begins without a pelvis; 81
-    found, target = clips[[1, 6]]
+    found, target = (clips[[1, 6]][key] for key in ("keypoints", "pose"))
     assert found.shape == (2, 81, 17, 3) and found.dtype == torch.float32 and torch.equal(found, target)
     np.testing.assert_array_equal(found[0], motion[27:108].astype(np.float32))
     np.testing.assert_array_equal(found[1], motion[330:411].astype(np.float32))
-    resampled = clips[[5]][0][0]
+    resampled = clips[[5]]["keypoints"][0]
     assert (resampled[0].numpy() == motion[200].astype(np.float32)).all()
 
 

@@ -17,9 +17,10 @@ import torch
 from conftest import PARITY, ROOT, Trap
 
 from lib.data.datasets.h36m import MADE_BY, DataReaderH36M
+from lib.data.loader import Loader
 from lib.data.pickles import load_arrays
 from lib.data.store import check_store, open_store, writing
-from lib.data.training_clips import RowClips, TrainingBatches
+from lib.data.training_clips import RowClips
 from lib.errors import UserError
 from lib.eval.h36m import evaluate_h36m
 from lib.files import atomic_path, only_one
@@ -341,11 +342,11 @@ def test_threads_do_not_change_the_batches(folder, store):
     seen = []
     for workers in (0, 1, 4):
         torch.manual_seed(0)
-        batches = TrainingBatches(dataset, 5, workers)
+        batches = Loader(dataset, 5, workers=workers)
         epochs = [list(batches), list(batches)]
         assert [len(epoch) for epoch in epochs] == [len(batches)] * 2
-        assert not torch.equal(epochs[0][0][0], epochs[1][0][0])
-        seen.append([part for epoch in epochs for batch in epoch for part in batch])
+        assert not torch.equal(epochs[0][0]["index"], epochs[1][0]["index"])
+        seen.append([batch[key] for epoch in epochs for batch in epoch for key in ("keypoints", "pose", "index")])
     for others in seen[1:]:
         assert all(torch.equal(a, b) for a, b in zip(seen[0], others, strict=True))
 
@@ -355,7 +356,7 @@ def test_an_abandoned_epoch_leaves_no_thread(folder, store):
 
     reader = read(folder)
     before = threading.active_count()
-    for _ in TrainingBatches(RowClips(reader, reader.get_split_id()[0]), 2, 4):
+    for _ in Loader(RowClips(reader, reader.get_split_id()[0]), 2, workers=4):
         break
     assert threading.active_count() == before
 

@@ -11,6 +11,8 @@ from lib.body.skeleton import root_relative
 from lib.config import validate
 from lib.data.convert.cmu_views import read_motion
 from lib.errors import UserError
+from lib.model.opening import Opened
+from lib.model.registry import build_model
 from lib.video.detection import Detection
 from lib.video.export.quality import quality
 from lib.video.lift.lifter import Lifter
@@ -170,7 +172,7 @@ class Linear(torch.nn.Module):
 @pytest.mark.parametrize("frames", [1, 2, 5, 26, 27, 28, 100, 1000])
 def test_windows_are_blended_without_seams(frames):
     config = validate({"maxlen": 27, "clip_len": 27, "no_conf": True, "flip": False})
-    lifter = Lifter(Linear(), config, torch.device("cpu"), 27, pixel=True)
+    lifter = Lifter(Opened(Linear(), config, None), torch.device("cpu"), 27, "image", pixel=True)
     t = np.arange(frames)[:, None] / 20
     keypoints = np.ones((frames, 17, 3), np.float32)
     keypoints[..., 0] = 320 + 100 * np.sin(t + np.arange(17))
@@ -186,7 +188,7 @@ def test_windows_are_blended_without_seams(frames):
 def test_windows_do_not_depend_on_how_many_go_through_at_once(monkeypatch):
     torch.manual_seed(0)
     config = validate({"maxlen": 9, "clip_len": 9, "dataset": "views", "no_conf": False, "depth": 1, "dim_feat": 16})
-    lifter = Lifter(config.build_model().eval(), config, torch.device("cpu"), 9)
+    lifter = Lifter(Opened(build_model(config).eval(), config, None), torch.device("cpu"), 9, "person")
     keypoints = np.random.default_rng(0).uniform(0.1, 1, (200, 17, 3)).astype(np.float32) * [640, 360, 1]
     results = []
     for batch in (1, 3, 64):
@@ -201,7 +203,7 @@ def test_a_video_of_many_frames_a_second_is_lifted_at_the_speed_the_network_know
     """At 240 a second every fourth frame is lifted and those between are interpolated."""
     torch.manual_seed(0)
     config = validate({"maxlen": 9, "clip_len": 9, "dataset": "views", "no_conf": False, "depth": 1, "dim_feat": 16})
-    lifter = Lifter(config.build_model().eval(), config, torch.device("cpu"), 9)
+    lifter = Lifter(Opened(build_model(config).eval(), config, None), torch.device("cpu"), 9, "person")
     keypoints = (np.random.default_rng(0).uniform(0.1, 1, (40, 17, 3)) * [640, 360, 1]).astype(np.float32)
     slow, fast = np.empty((40, 17, 3), np.float32), np.empty((160, 17, 3), np.float32)
     lifter.lift(keypoints, slow, 640, 360, 600.0, 60)

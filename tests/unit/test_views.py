@@ -8,8 +8,8 @@ from lib.body.camera import look_at_rotation
 from lib.body.normalize import normalize_person
 from lib.body.skeleton import limb_vectors
 from lib.config import load_config
-from lib.data.datasets.registry import open_reader
-from lib.data.synthetic.random_views import STANDARD_SIZE, Motion, RandomViews
+from lib.data.datasets import open_dataset
+from lib.data.synthetic.random_views import STANDARD_SIZE, Motion, ViewSampler
 from lib.errors import UserError
 from lib.video.lift.placement import roots
 
@@ -18,7 +18,7 @@ CONFIG = "configs/pose3d/PoseMamba_wild.yaml"
 
 @pytest.fixture(scope="module")
 def reader():
-    return open_reader(load_config(CONFIG, ["data_stride=60"]))
+    return open_dataset(load_config(CONFIG, ["data_stride=60"]))
 
 
 def draw(reader, seed, count=64):
@@ -76,7 +76,7 @@ def test_a_perfect_network_gives_back_the_places_in_the_image(reader):
     """Targets, turned and placed as lib/video does, project onto the detections if those have no errors."""
     detector = Perfect()
     torch.manual_seed(6)
-    _, y = RandomViews(reader.views.motion, reader.n_frames, detector)(
+    _, y = ViewSampler(reader.views.motion, reader.n_frames, detector)(
         reader.shots[torch.randint(len(reader.shots), (8,))]
     )
     for places, pose, f in zip(detector.places, y, detector.focal):
@@ -118,7 +118,7 @@ def test_half_of_the_clips_are_mirrored(reader):
     """Of a person who stands still but for the left hand, the right hand moves in about half of the clips."""
     joints = reader.views.motion.joints[:1].repeat(200, 1, 1)
     joints[:, 13, 2] += 0.3 * torch.linspace(0, 30, 200).sin()
-    views = RandomViews(Motion(joints, [0, 200]), 9)
+    views = ViewSampler(Motion(joints, [0, 200]), 9)
     torch.manual_seed(0)
     _, y = views(torch.tensor([[0, 40]]).repeat(256, 1))
     _, plain = views(torch.tensor([[0, 40]]).repeat(256, 1), plain=True)
@@ -131,11 +131,11 @@ def test_half_of_the_clips_are_mirrored(reader):
 def test_the_test_split_is_the_same_whatever_was_drawn_before():
     torch.manual_seed(7)
     config = load_config(CONFIG, ["data_stride=200"])
-    first = open_reader(config).read_2d("test")
+    first = open_dataset(config).read_2d("test")
     torch.manual_seed(8)
-    assert np.array_equal(first, open_reader(config).read_2d("test"))
+    assert np.array_equal(first, open_dataset(config).read_2d("test"))
 
 
 def test_a_clip_longer_than_all_motion_is_refused():
     with pytest.raises(UserError, match="set clip_len"):
-        open_reader(load_config(CONFIG, ["maxlen=3000", "clip_len=3000"]))
+        open_dataset(load_config(CONFIG, ["maxlen=3000", "clip_len=3000"]))

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from lib.cli import Parser, run
 from lib.config import Config
 from lib.data.datasets.h36m import DataReaderH36M
-from lib.data.training_clips import TrainingBatches, network_input, training_clips, training_target
 from lib.eval.h36m import evaluate_h36m
-from lib.task.losses import pose_loss
+from lib.model.registry import build_model
+from lib.task.lifting import Lifting
 from tools.bench import shared as benchmark
 
 TOOLS = Path(__file__).resolve().parents[1]
@@ -33,9 +33,7 @@ FLOATS = 17 * (2 + 1 + 3 + 3) + 1  # of a frame in the layout
 
 
 def read(config):
-    return DataReaderH36M(
-        config.clip_len, 1, config.data_stride, config.clip_len, dt_root=config.dt_root, dt_file=config.dt_file
-    )
+    return DataReaderH36M.open(config)
 
 
 def opening(config):
@@ -54,8 +52,7 @@ def opening(config):
 def loading(config):
     """Time of a batch on one core, nothing read ahead."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    dataset, _ = training_clips(config, read(config))
-    batches, seconds = TrainingBatches(dataset, config.batch_size), []
+    batches, seconds = Lifting(config.model_copy(update={"num_workers": 0}), read(config)).loaders("train"), []
     coming = iter(batches)
     for _ in range(min(BATCHES, len(batches))):
         start = time.perf_counter()
@@ -66,14 +63,13 @@ def loading(config):
 
 def training(config):
     """Resident memory of some training steps of the S model; it is all in this process, for workers are threads."""
-    dataset, _ = training_clips(config, read(config))
-    model = config.build_model()
+    task = Lifting(config, read(config))
+    model = build_model(config)
     optimizer = torch.optim.AdamW(model.parameters())
     before = benchmark.resident_peak()
-    for _, (inputs, targets) in zip(range(STEPS), TrainingBatches(dataset, config.batch_size, config.num_workers)):
-        x, y = network_input(inputs, targets, config), training_target(targets, config)
+    for _, batch in zip(range(STEPS), task.loaders("train")):
         optimizer.zero_grad()
-        pose_loss(model(x), y, config.loss_weights)[0].backward()
+        task.loss(model, batch)[0].backward()
         optimizer.step()
     return {
         "workers": config.num_workers,

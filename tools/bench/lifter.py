@@ -19,8 +19,8 @@ import torch
 from lib.cli import Parser, progress_bar, run
 from lib.config import load_config
 from lib.errors import UserError
-from lib.export.safetensors import read_weights
 from lib.files import PROJECT
+from lib.model.weights import read_weights
 from lib.video import lift_keypoints
 from lib.video.pipeline import WEIGHTS
 from tools.bench.scoring.held_back import RATE, clips, errors

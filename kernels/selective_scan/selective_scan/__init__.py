@@ -5,24 +5,24 @@ what is compiled for the CPU and for CUDA, `operators.py` its registration with 
 in front. `python -m selective_scan` tells what an installation has.
 """
 
-from selective_scan.api import (
-    IMPLEMENTATIONS,
-    cross_scan,
-    cross_scan_unfused,
-    default_implementation,
-    how_to_get,
-    selective_scan,
-    why_unavailable,
-)
+from importlib import import_module
+
 from selective_scan.directions import Direction
 
-__all__ = [
+_API = (
     "IMPLEMENTATIONS",
-    "Direction",
     "cross_scan",
     "cross_scan_unfused",
     "default_implementation",
     "how_to_get",
     "selective_scan",
     "why_unavailable",
-]
+)
+
+__all__ = ["Direction", *_API]
+
+
+def __getattr__(name):
+    if name not in _API:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("selective_scan.api"), name)  # only now: it loads PyTorch

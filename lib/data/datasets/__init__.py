@@ -1,0 +1,63 @@
+"""The data sets that a config can name (`dataset`, `subset_list_2d`): one entry each, read without what they import."""
+
+from importlib import import_module
+from typing import NamedTuple
+
+from lib.errors import UserError
+from lib.registry import Registry
+
+AMASS = "AMASS"  # in `subset_list`: motion without 2D detections
+
+
+class Entry(NamedTuple):
+    """place: "module:class" of a `lib.data.datasets.base.Dataset`.
+
+    fixed: {config key: the only value that the data allow}; unused: keys without effect; own: keys of these data alone.
+    """
+
+    place: str
+    fixed: dict = {}
+    unused: tuple = ()
+    own: tuple = ()
+
+    def load(self):
+        module, _, name = self.place.partition(":")
+        return getattr(import_module(module), name)
+
+
+_IN_METRES = {"gt_2d": False, "synthetic": False, "train_2d": False, "rootrel": True}
+
+DATASETS = {
+    "h36m": Entry("lib.data.datasets.h36m:DataReaderH36M"),
+    "3dhp": Entry("lib.data.datasets.mpi_inf_3dhp:DataReader3DHP", fixed=_IN_METRES, own=("middle_frame",)),
+    "views": Entry(
+        "lib.data.datasets.random_views:RandomViews",
+        fixed=_IN_METRES,
+        unused=("sample_stride", "num_workers"),
+        own=("motion_files", "held_back"),
+    ),
+}
+
+OWN_KEYS = {key: [name for name, entry in DATASETS.items() if key in entry.own] for key in
+            (key for entry in DATASETS.values() for key in entry.own)}  # fmt: skip
+
+SETS_2D = Registry(  # functions config -> `lib.data.datasets.base.Clips2D`, in the published order
+    "subset_list_2d",
+    {
+        "PoseTrack18": "lib.data.datasets.posetrack:open_clips",
+        "InstaVariety": "lib.data.datasets.instavariety:open_clips",
+    },
+)
+
+
+def open_dataset(config):
+    """Return the `Dataset` of a config.
+
+    Raises:
+        UserError: the data are missing or damaged, or no test source gives a clip.
+    """
+    dataset = DATASETS[config.dataset].load().open(config)
+    _, clips = dataset.get_split_id()
+    if not len(clips):
+        raise UserError(f"{dataset.path}: no test source gives a clip of {config.clip_len} frames; set clip_len")
+    return dataset

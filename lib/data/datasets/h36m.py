@@ -17,6 +17,7 @@ from lib.data.store import (
     Runs,
     open_store,
 )
+from lib.data.training_clips import training_clips
 from lib.errors import UserError, describe
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,20 @@ class DataReaderH36M(RowReader):
         self.data_stride = {"train": data_stride_train, "test": data_stride_test}
         self.read_confidence = read_confidence
         self._split_id = None
+
+    @classmethod
+    def open(cls, config):
+        return cls(
+            config.clip_len,
+            config.sample_stride,
+            config.data_stride,
+            config.clip_len,
+            dt_root=config.dt_root,
+            dt_file=config.dt_file,
+        )
+
+    def training_clips(self, config):
+        return training_clips(config, self, files=True)
 
     def read_2d(self, split, rows=None):
         """Normalised keypoints (n, 17, 2) float32, or (n, 17, 3) with confidence; of `rows` (...): (..., 17, 2 or 3)."""

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from lib.body.skeleton import JOINTS, ROOT
 from lib.data.clips import split_clips
+from lib.data.datasets.base import Clips2D
 from lib.data.npz_files import read_npy
 from lib.data.store import BLOCK, Runs, StoredArray
 from lib.errors import UserError
@@ -64,9 +65,17 @@ class InstaVarietyClips(Dataset):
         return len(self.clips)
 
     def __getitem__(self, indices):
-        """A list of clip numbers -> clips (B, F, 17, 3): x, y and confidence, as input and as target."""
+        """Return clips (B, F, 17, 3) by a list of numbers: x, y and confidence, as keypoints and as pose."""
         clips = torch.from_numpy(self.motion[self.clips[indices]].astype(np.float32))
-        return clips, clips
+        return {"keypoints": clips, "pose": clips}
+
+
+def open_clips(config):
+    """Return the `Clips2D` of a config."""
+    folder = Path(config.data_root_2d) / "InstaVariety"
+    frames = min(FRAMES, config.maxlen)
+    clips = InstaVarietyClips(folder, frames, max(1, frames * STRIDE // FRAMES))
+    return Clips2D(clips, f"{len(clips)} clips cut from {folder}", detected=True)
 
 
 def _map(path):

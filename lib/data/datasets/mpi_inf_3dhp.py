@@ -8,6 +8,7 @@ import numpy as np
 from lib.data.clips import split_clips
 from lib.data.datasets.base import RowReader
 from lib.data.store import INDEX, open_store
+from lib.data.training_clips import training_clips
 from lib.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,23 @@ class DataReader3DHP(RowReader):
     Raises:
         UserError: there is no such store, it is damaged, or not one of MPI-INF-3DHP.
     """
+
+    pose_unit = "m"
+    protocol = "mpi_inf_3dhp"
+
+    @classmethod
+    def open(cls, config):
+        return cls(
+            n_frames=config.clip_len,
+            data_stride_train=config.data_stride,
+            dt_root=config.dt_root,
+            dt_file=config.dt_file,
+            sample_stride=config.sample_stride,
+            middle_frame=config.middle_frame,
+        )
+
+    def training_clips(self, config):
+        return training_clips(config, self)
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from lib.body.layouts import LAYOUTS, to_h36m
 from lib.body.skeleton import ROOT
+from lib.data.datasets.base import Clips2D
 from lib.errors import UserError, describe
 
 LAYOUT = "posetrack17"
@@ -60,9 +61,16 @@ class PoseTrackClips(Dataset):
         return len(self.clips)
 
     def __getitem__(self, indices):
-        """Return the clips (B, F, 17, 3) of a list of clip numbers: x, y and confidence, as input and as target."""
+        """Return clips (B, F, 17, 3) by a list of numbers: x, y and confidence, as keypoints and as pose."""
         clips = self.clips[indices]
-        return clips, clips
+        return {"keypoints": clips, "pose": clips}
+
+
+def open_clips(config):
+    """Return the `Clips2D` of a config."""
+    folder = Path(config.data_root_2d) / "posetrack18_annotations" / "train"
+    clips = PoseTrackClips(folder, min(FRAMES, config.maxlen))
+    return Clips2D(clips, f"{len(clips)} clips in {folder}", detected=False)
 
 
 def read_tracks(path):

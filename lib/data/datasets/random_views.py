@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from lib.body.skeleton import JOINTS
+from lib.data.datasets.base import Dataset, TrainingClips
 from lib.data.motion_files import read_motion_files
-from lib.data.synthetic.random_views import Motion, RandomViews
+from lib.data.synthetic.random_views import Motion, ViewSampler
 from lib.errors import UserError
 
 _SEED = 0  # of the test views, which are the same in every run
@@ -17,10 +18,10 @@ _TRAIN_SAMPLE = 2048  # views of training clips that the baselines are fitted on
 _BATCH = 64
 
 
-class ViewReader:
+class RandomViews(Dataset):
     """Clips of motion capture, 60 frames per second, seen by synthetic cameras and detectors.
 
-    Training draws new views all the time: `shots` are what `views` looks at. The rows that a `DataReaderH36M` has
+    Training draws a new random view of a clip whenever it is read: `shots` are what `views` looks at. The rows that a `DataReaderH36M` has
     are those of the test split, bodies and speeds as recorded, drawn once, and for the baselines a sample of training
     views. Poses are in m of a body of standard size.
 
@@ -29,12 +30,22 @@ class ViewReader:
         data_stride_train: frames of motion capture from the start of one clip to that of the next.
         dt_root, motion_files: folder and names of files in the layout of data/README.md.
         held_back: subjects whose clips are of the test split, whatever their file says.
+        flip: whether half of the training clips are mirrored.
 
     Raises:
         UserError: a file is missing or damaged, there is no such subject, or clips are too short.
     """
 
-    def __init__(self, n_frames, data_stride_train, dt_root, motion_files, held_back=()):
+    input = "person"
+    pose_unit = "m"
+
+    @classmethod
+    def open(cls, config):
+        return cls(
+            config.clip_len, config.data_stride, config.dt_root, config.motion_files, config.held_back, config.flip
+        )
+
+    def __init__(self, n_frames, data_stride_train, dt_root, motion_files, held_back=(), flip=True):
         self.path = dt_root
         motion = read_motion_files([Path(dt_root) / name for name in motion_files])
         for subject in held_back:
@@ -42,7 +53,7 @@ class ViewReader:
                 known = ", ".join(sorted(set(motion["subject"]) - {""}))
                 raise UserError(f"held_back: {subject!r} is no subject of {', '.join(motion_files)}; there are {known}")
         self.n_frames = n_frames
-        self.views = RandomViews(Motion(motion["joints"], motion["start"]), n_frames)
+        self.views = ViewSampler(Motion(motion["joints"], motion["start"]), n_frames, flip=flip)
         shots = self.views.motion.intervals(n_frames, data_stride_train)
         source = np.searchsorted(motion["start"], shots[:, 0].numpy(), side="right") - 1
         of_test = ((motion["split"] == "test") | np.isin(motion["subject"], list(held_back)))[source]
@@ -75,6 +86,15 @@ class ViewReader:
                     "action": motion["action"][clip],
                 }
         return parts
+
+    def training_clips(self, config):
+        origin = f"{len(self.shots)} clips of {', '.join(config.motion_files)} in {self.path}, in random views"
+        return TrainingClips(_Shots(self.shots), origin, (self._see,))
+
+    def _see(self, batch):
+        """Return a batch of random views of the clips of motion capture in a batch."""
+        keypoints, poses = self.views(batch.pop("shot"))
+        return batch | {"keypoints": keypoints, "pose": poses}
 
     def rows(self, split, key, rows=slice(None)):
         """Entries of an array of "train" or "test"; mm for `joints_2.5d_image`."""
@@ -117,3 +137,16 @@ def _apart(shots, numbers, rows):
             kept.append(number)
             last = first
     return np.array(kept)
+
+
+class _Shots(torch.utils.data.Dataset):
+    """Clips of motion capture (n, 2): first and last row each."""
+
+    def __init__(self, shots):
+        self.shots = shots
+
+    def __len__(self):
+        return len(self.shots)
+
+    def __getitem__(self, indices):
+        return {"shot": self.shots[indices]}

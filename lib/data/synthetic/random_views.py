@@ -68,16 +68,17 @@ class Motion:
         return torch.lerp(self.joints[before], self.joints[before + 1], (frames - before)[..., None, None])
 
 
-class RandomViews:
+class ViewSampler:
     """Sampler of random views of `frames` frames; all random numbers are from torch's global generator.
 
     Args:
         motion: `Motion`.
         detector: a `SimulatedDetector` by default.
+        flip: whether half of the clips are mirrored.
     """
 
-    def __init__(self, motion, frames, detector=None):
-        self.motion, self.frames = motion, frames
+    def __init__(self, motion, frames, detector=None, flip=True):
+        self.motion, self.frames, self.flip = motion, frames, flip
         self.detector = detector or SimulatedDetector()
 
     def __call__(self, intervals, plain=False):
@@ -100,7 +101,7 @@ class RandomViews:
     def _bodies(self, intervals):
         clips = len(intervals)
         joints, seconds = self._play(intervals, between(clips, *_SPEED), torch.rand(clips))
-        joints = where(some(clips, 0.5), flip(joints), joints)
+        joints = where(some(clips, 0.5 if self.flip else 0.0), flip(joints), joints)
         for chains in (_ARMS, _LEGS):
             joints = where(some(clips, _OTHERS_LIMBS), _with_limbs_of(joints, joints.roll(1, 0), chains), joints)
         return _tilt(_reshape(_flex(joints))), seconds

@@ -1,19 +1,17 @@
 """From a person's keypoints to 3D: overlapping windows through the network, blended without seams."""
 
-import re
-
 import numpy as np
 import torch
 
 from lib.body.camera import look_at_rotation
 from lib.body.normalize import normalize_person
 from lib.body.skeleton import ROOT, limb_vectors
-from lib.config import load_config
+from lib.data.datasets import DATASETS
 from lib.data.synthetic.random_views import STANDARD_SIZE
 from lib.errors import UserError
-from lib.export.safetensors import read_weights
 from lib.files import PROJECT
-from lib.model.inference import infer
+from lib.model.device import choose_device
+from lib.model.opening import open_model
 from lib.video.track.gaps import BLOCK
 
 WEIGHTS = PROJECT / "demo" / "posemamba_wild.safetensors"
@@ -35,52 +33,39 @@ def open_lifter(weights=WEIGHTS, config=None, clip_len=None, pixel=False, device
     Raises:
         UserError: a file or an option is bad.
     """
-    checkpoint = read_weights(weights)
-    size = checkpoint.size()
-    base = {"clip_len": size["maxlen"], **checkpoint.config, **size}
-    config = load_config(config, (), base, checkpoint.path)
-    clip_len = config.clip_len if clip_len is None else clip_len
-    if clip_len > config.maxlen:
-        raise UserError(f"clip_len: {clip_len}: the network takes 1 to {config.maxlen} frames")
-    if pixel and config.dataset == "views":
-        raise UserError(f"pixel: {weights} always sees people cropped; it is for networks of whole pictures")
     device = choose_device(device)
-    model = config.build_model()
-    checkpoint.load_into(model)
-    return Lifter(model.to(device).eval(), config, device, clip_len, pixel)
-
-
-def choose_device(name=None):
-    """Return the `torch.device` of a name, "cpu", "cuda" or "cuda:1"; None: CUDA if it is there.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
-        raise UserError(f"device: {name!r}: expected cpu, cuda, cuda:1, ...")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device: {name}: there are {torch.cuda.device_count()} GPUs here, counted from 0")
-    return device
+    opened = open_model(weights, config, device=device)
+    clip_len = opened.config.clip_len if clip_len is None else clip_len
+    if clip_len > opened.config.maxlen:
+        raise UserError(f"clip_len: {clip_len}: the network takes 1 to {opened.config.maxlen} frames")
+    convention = DATASETS[opened.config.dataset].load().input
+    if pixel and convention == "person":
+        raise UserError(f"pixel: {weights} always sees people cropped; it is for networks of whole pictures")
+    return Lifter(opened, device, clip_len, convention, pixel)
 
 
 class Lifter:
     """A network and how it sees people.
 
-    A network of the data set "views" (config) sees a person cropped and returns m of a standard body. Others were
-    trained on whole pictures: they see keypoints as if the person filled a good part of one, or, with `pixel`, where
-    they are in this one, and their poses are brought to a standard body's size.
+    A network whose data set has the convention "person" sees normalised keypoints of a person and returns m of a standard
+    body. Others were trained on whole images: they see keypoints as if the person filled a good part of one, or, with
+    `pixel`, where they are in this one, and their poses are brought to a standard body's size.
 
     Args:
-        model: on `device`, in evaluation mode.
-        config: its `Config`.
+        opened: a `lib.model.opening.Opened`, on `device`.
         clip_len: frames of a window, at most the config's `maxlen`.
+        convention: "image" or "person", of `lib.data.datasets.base.Dataset.input`.
         pixel: keypoints keep their place in the picture.
     """
 
-    def __init__(self, model, config, device, clip_len, pixel=False):
-        self.model, self.config, self.device, self.clip_len, self.pixel = model, config, device, clip_len, pixel
+    def __init__(self, opened, device, clip_len, convention, pixel=False):
+        self.opened, self.device, self.clip_len, self.convention, self.pixel = (
+            opened,
+            device,
+            clip_len,
+            convention,
+            pixel,
+        )
 
     def lift(self, keypoints, out, width, height, focal, fps):
         """Poses (n, 17, 3) of one unbroken segment, root-relative, m, camera axes, written to `out`.
@@ -121,7 +106,7 @@ class Lifter:
         """Windows (B, F, 17, 3) px -> root-relative poses (B, F, 17, 3), m."""
         middle = torch.tensor([width / 2, height / 2])
         windows = torch.cat([windows[..., :2] - middle, windows[..., 2:]], dim=-1)
-        if self.config.dataset == "views":
+        if self.convention == "person":
             inputs, centre, _ = normalize_person(windows)
             return (self._predict(inputs) @ look_at_rotation(centre, focal)).numpy()
         inputs = windows.clone()
@@ -137,8 +122,8 @@ class Lifter:
         return (poses * (STANDARD_SIZE / size.clamp(min=1e-6))[:, None, None, None]).numpy()
 
     def _predict(self, inputs):
-        x = (inputs[..., :2] if self.config.no_conf else inputs).to(self.device)
-        y = infer(self.model, x, self.config)
+        x = (inputs[..., :2] if self.opened.config.no_conf else inputs).to(self.device)
+        y = self.opened(x)
         return (y - y[:, :, ROOT, None]).float().cpu()
 
 

@@ -1,0 +1,84 @@
+"""Batches of a data set: shuffled, shared out to processes, read ahead by threads, and with a position to go on from."""
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+
+class Loader:
+    """Batches of a data set, transformed, in a new order in every epoch; the last batch may be smaller.
+
+    Threads read ahead: NumPy and files let them run beside training, and unlike processes they share its memory (a
+    process of its own that has loaded PyTorch takes 500 MB). What is random is drawn by who iterates, so that it
+    does not depend on them.
+
+    Args:
+        clips: a map-style data set: a list of numbers -> dict of tensors (B, ...).
+        batch_size: clips of a batch, of all processes together.
+        transforms: batch -> batch, in order.
+        shuffle: in every epoch anew; else in the order of their numbers.
+        workers: threads that read ahead.
+        rank, world_size: this process of several, which gets its share of every batch.
+    """
+
+    def __init__(self, clips, batch_size, transforms=(), shuffle=True, workers=0, rank=0, world_size=1):
+        self.clips, self.batch_size, self.transforms = clips, batch_size, tuple(transforms)
+        self.shuffle, self.workers, self.rank, self.world_size = shuffle, workers, rank, world_size
+
+    def __len__(self):
+        return -(-len(self.clips) // self.batch_size)
+
+    def __iter__(self):
+        return self.epoch(draw_seed() if self.shuffle else 0)
+
+    def epoch(self, seed, first=0):
+        """Yield the batches of an epoch from number `first` on; their order follows from the seed alone.
+
+        A batch also has "index" (b,), the numbers of its clips, and "weight", the share of the whole batch's mean that
+        a mean over these clips is: 1 for one process. A process without a clip in a small last batch gets one of
+        weight 0.
+        """
+        order = self._order(seed)
+        shares = [
+            self._share(order[start : start + self.batch_size]) for start in range(0, len(order), self.batch_size)
+        ]
+        for (indices, weight), batch in zip(shares[first:], self._read([indices for indices, _ in shares[first:]])):
+            for transform in self.transforms:
+                batch = transform(batch)
+            yield batch | {"index": torch.tensor(indices), "weight": weight}
+
+    def indices(self):
+        """Return the numbers of this process's clips, in the order in which a loader that does not shuffle has them."""
+        order = self._order(0)
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        return [index for batch in batches for index in batch[self.rank :: self.world_size]]
+
+    def _order(self, seed):
+        if not self.shuffle:
+            return list(range(len(self.clips)))
+        return torch.randperm(len(self.clips), generator=torch.Generator().manual_seed(seed)).tolist()
+
+    def _share(self, batch):
+        indices = batch[self.rank :: self.world_size]
+        return (indices, len(indices) * self.world_size / len(batch)) if indices else (batch[:1], 0.0)
+
+    def _read(self, batches):
+        if not self.workers:
+            yield from map(self.clips.__getitem__, batches)
+            return
+        pool, coming = ThreadPoolExecutor(self.workers, "clips"), deque()
+        try:
+            for indices in batches:
+                coming.append(pool.submit(self.clips.__getitem__, indices))
+                if len(coming) > 2 * self.workers:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def draw_seed():
+    """Return a seed of an epoch's order, from torch's global generator."""
+    return int(torch.empty((), dtype=torch.int64).random_().item())

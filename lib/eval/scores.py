@@ -1,0 +1,59 @@
+"""What a protocol returns: errors as numbers, as JSON and as the table that people read."""
+
+import io
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+class Scores:
+    """Scores of one protocol, whose errors are in mm.
+
+    Has `mpjpe`, `p_mpjpe` and `per_action`, {name: errors with both}, which tables and plots show.
+    """
+
+    group, total = "action", "mean of actions"  # what `per_action` and the first two numbers are of
+
+    @property
+    def headline(self):
+        """The number by which the best epoch is chosen: the lowest, in mm."""
+        return self.mpjpe
+
+    @property
+    def extra(self):
+        """{name: number} beside `mpjpe` and `p_mpjpe`, for records."""
+        return {}
+
+    def as_dict(self):
+        """Return plain values for JSON."""
+        return {
+            "mpjpe": self.mpjpe,
+            "p_mpjpe": self.p_mpjpe,
+            "per_action": {name: errors._asdict() for name, errors in self.per_action.items()},
+        }
+
+    def table(self, name, others):
+        """Return the errors as text, those of the model `name` beside those of others {name: Scores}."""
+        columns = {name: self, **{other.replace("_", " "): scores for other, scores in others.items()}}
+        view = Table(title="errors in mm: P1 = MPJPE, P2 = P-MPJPE")
+        view.add_column(self.group, no_wrap=True)
+        for title in columns:
+            view.add_column(f"{title}\nP1", justify="right")
+            view.add_column("\nP2", justify="right")
+        for action in self.per_action:
+            view.add_row(escape(action), *_cells(scores.per_action[action] for scores in columns.values()))
+        view.add_section()
+        view.add_row(self.total, *_cells(columns.values()))
+        return as_text(view)
+
+
+def _cells(scores):
+    return [f"{value:.1f}" for s in scores for value in (s.mpjpe, s.p_mpjpe)]
+
+
+def as_text(view):
+    """Return a rich table as text."""
+    console = Console(file=io.StringIO(), width=100)
+    console.print(view)
+    return console.file.getvalue().rstrip()

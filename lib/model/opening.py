@@ -1,0 +1,91 @@
+"""Opening a trained model: the one place where a file, its recorded config and other keys become a model.
+
+A key is, in this order, what an override says, what the shapes of the parameters tell, what the file records of its
+model (such as the scan order, which no shape tells), what a given config file says, what the file records else.
+"""
+
+from typing import NamedTuple
+
+from torch import nn
+
+from lib.config import Config, load_config
+from lib.errors import UserError
+from lib.model.inference import infer
+from lib.model.registry import MODELS, model_of
+from lib.model.weights import Checkpoint, read_weights
+from lib.yaml_files import read_yaml
+
+
+class Opened(NamedTuple):
+    """A trained model in evaluation mode; called with x (B, F, J, C) it averages over the mirror image, if `flip_test`."""
+
+    model: nn.Module
+    config: Config
+    checkpoint: Checkpoint
+
+    def __call__(self, x):
+        return infer(self.model, x, self.config)
+
+
+def open_model(path, config_file=None, overrides=(), device="cpu"):
+    """Return the `Opened` model of a checkpoint or safetensors file.
+
+    Args:
+        config_file: YAML file for what the file does not record, or to replace it; the model's own keys stay.
+        overrides: "key=value" strings.
+
+    Raises:
+        UserError: a file is missing or damaged, a key is wrong, or the config is of another model.
+    """
+    checkpoint = read_weights(path)
+    config = config_of(checkpoint, config_file, overrides)
+    model = model_of(config.backbone).build(config).to(device)
+    checkpoint.load_into(model)
+    return Opened(model.eval(), config, checkpoint)
+
+
+def config_of(checkpoint, config_file=None, overrides=()):
+    """Return the `Config` that a `Checkpoint`'s model is built and run with; see `open_model`."""
+    recorded = checkpoint.config
+    size = size_of(checkpoint, _backbone(recorded, config_file, overrides))
+    base = {"clip_len": size["maxlen"], **size, **({} if config_file else recorded)}
+    config = load_config(config_file, overrides, base, checkpoint.path)
+    refuse_another_size(config, checkpoint)
+    given = {override.partition("=")[0] for override in overrides}
+    own = {key: recorded[key] for key in MODELS[config.backbone].keys if key in recorded and key not in given}
+    return config.model_copy(update=own)
+
+
+def _backbone(recorded, config_file, overrides):
+    """Return the model that is named last by the record, the config file and the overrides; PoseMamba if none is."""
+    named = [recorded, (read_yaml(config_file) if config_file else None) or {}]
+    named += [{"backbone": value} for key, _, value in (o.partition("=") for o in overrides) if key == "backbone"]
+    return [names["backbone"] for names in ({"backbone": "PoseMamba"}, *named) if "backbone" in names][-1]
+
+
+def size_of(checkpoint, backbone):
+    """Return the config keys that the shapes of a `Checkpoint`'s parameters tell.
+
+    Raises:
+        UserError: they are no parameters of that model; names the first that is missing.
+    """
+    try:
+        return model_of(backbone).config_of(checkpoint.model)
+    except (KeyError, ValueError, IndexError) as error:
+        lacks = f" (it lacks {error.args[0]!r})" if isinstance(error, KeyError) else ""
+        raise UserError(f"{checkpoint.path}: is not a {backbone} checkpoint{lacks}") from error
+
+
+def refuse_another_size(config, checkpoint):
+    """Raise UserError if the config sets a key of the model's size to another value than the parameters have."""
+    size = size_of(checkpoint, config.backbone)
+    wrong = [key for key, value in size.items() if key in config.model_fields_set and getattr(config, key) != value]
+    if "mlp_ratio" in wrong and int(config.dim_feat * config.mlp_ratio) == int(size["dim_feat"] * size["mlp_ratio"]):
+        wrong.remove("mlp_ratio")  # the width of the MLP is rounded down
+    if wrong:
+        wanted, found = (", ".join(f"{key} {values[key]}" for key in wrong) for values in (config.model_dump(), size))
+        remedy = " ".join(f"{key}={size[key]}" for key in wrong)
+        raise UserError(
+            f"the config is for another model size ({wanted}) than the checkpoint {checkpoint.path} ({found}); "
+            f"set {remedy}"
+        )

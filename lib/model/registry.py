@@ -1,0 +1,60 @@
+"""The models that `backbone` can name: one entry each, read without PyTorch.
+
+A model's module has, beside its class,
+
+- `build(config)`: the untrained model;
+- `config_of(parameters)`: the config keys that the shapes of its parameters tell; KeyError, ValueError or IndexError if
+  they are another model's;
+- `example(config, batch=1)`: an input, (batch, F, J, C) here.
+"""
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from lib.errors import UserError, nearest
+from lib.model.scan_orders import LIMB_GRADIENTS, SCAN_ORDERS
+
+
+class Key(NamedTuple):
+    """A config key of one model alone."""
+
+    type: type
+    default: Any
+    choices: tuple | None = None
+
+
+class Entry(NamedTuple):
+    """module: where the model is; keys: {name: `Key`}, beside those that models share."""
+
+    module: str
+    keys: dict
+
+    def load(self):
+        return import_module(self.module)
+
+
+MODELS = {
+    "PoseMamba": Entry(
+        "lib.model.posemamba",
+        {
+            "scan": Key(str, "v2_plus_poselimbs", tuple(SCAN_ORDERS)),
+            "limb_gradient": Key(str, "straight_through", LIMB_GRADIENTS),
+        },
+    ),
+}
+
+
+def model_of(name):
+    """Return the module of a model.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if name not in MODELS:
+        raise UserError(f"backbone: {name!r} is unknown{nearest(name, MODELS)}; there are {', '.join(MODELS)}")
+    return MODELS[name].load()
+
+
+def build_model(config):
+    """Return the untrained model of a config."""
+    return model_of(config.backbone).build(config)

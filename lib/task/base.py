@@ -1,0 +1,35 @@
+"""What a network is trained and scored for: batches, their loss, predictions and their scores."""
+
+
+class Task:
+    """One kind of learning; engine and loss curves know no other.
+
+    name: what its loss is called in records, "" for the one that is scored; first: the first epoch (from 1) that has it.
+    """
+
+    name = ""
+    first = 1
+
+    def loaders(self, split, **sharing):
+        """Return the `Loader` of "train" or "test"; sharing: `rank` and `world_size`.
+
+        Raises:
+            UserError: data are missing or damaged.
+        """
+        raise NotImplementedError
+
+    def loss(self, model, batch):
+        """Return the loss of a batch, a scalar, and {term: unweighted value}; tensors are on the model's device."""
+        raise NotImplementedError
+
+    def predict(self, model, batch):
+        """Return what is scored of a test batch, a tensor (b, ...)."""
+        raise NotImplementedError
+
+    def score(self, predictions):
+        """Return the `lib.eval.scores.Scores` of the predictions of the whole test split (n, ...), NumPy.
+
+        Raises:
+            TrainingStopped: a prediction is not finite.
+        """
+        raise NotImplementedError
