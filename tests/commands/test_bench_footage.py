@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from scipy.spatial.transform import Rotation
+from test_video_io import make_video
 
 from lib.errors import UserError
+from lib.video.io.source import VideoSource
+from lib.video.pipeline import options_of
 from tools.bench.scoring import pose_errors
 from tools.bench.scoring.footage import FOLDER, Excerpt, project, read_views
 from tools.bench.scoring.footage_scores import MISSING, mean, score_view
@@ -185,6 +188,19 @@ def test_the_command(tmp_path):
     green = (image[..., 1] > 200) & (image[..., 0] < 120) & (image[..., 2] < 90)
     magenta = (image[..., 2] > 200) & (image[..., 1] < 110) & (image[..., 0] > 150)
     assert green.sum() > 5000 and magenta.sum() > 1000
+
+
+def test_few_frames_count_too(tmp_path, monkeypatch, capsys):
+    """Two frames of a tenth of a second: people are there for too short a time to be told from errors, elsewhere."""
+    done = bench("--detectors", "fast", "--frames", 8, "--stride", 4, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "footage.json").read_text())["results"]["fast"]["mean"]["found"] > 0.8
+
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    lifted = importlib.import_module("bench_footage").lifted
+    film = make_video(tmp_path / "nobody.mp4", 9)
+    assert not len(lifted(options_of({"detector": "fast"}), VideoSource(film), None).frames)
+    assert capsys.readouterr().out == "fast: nobody.mp4: nobody is seen for 0.13 s in any of its 9 frames\n"
 
 
 def test_an_excerpt_is_part_of_the_film():
