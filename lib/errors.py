@@ -20,7 +20,7 @@ class TrainingStopped(UserError):
 
 @contextmanager
 def needing(what, requirements, libraries=OPENCV_LIBRARIES):
-    """Turns a failed import in the block into a `UserError` that says what to install for `what`.
+    """Turn a failed import in the block into a `UserError` that says what to install for `what`.
 
     Args:
         requirements: file of its Python packages.
@@ -41,12 +41,24 @@ def needing(what, requirements, libraries=OPENCV_LIBRARIES):
 
 
 def nearest(word, known):
-    """ " (did you mean 'x'?)" for the most similar of `known`, or nothing."""
+    """Return " (did you mean 'x'?)" for the most similar of `known`, or an empty string."""
     names = {str(k).lower(): str(k) for k in known}
     matches = difflib.get_close_matches(str(word).lower(), names, n=1, cutoff=0.5)
     return f" (did you mean {names[matches[0]]!r}?)" if matches else ""
 
 
+def first_invalid(error, known=()):
+    """Return the path of keys and the problem of the first entry of a pydantic `ValidationError`.
+
+    known: keys, of which the most similar one is suggested for an unknown key.
+    """
+    first = error.errors()[0]
+    path = tuple(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return path, f"unknown key{nearest(path[-1], known)}"
+    return path, f"{first['msg'][0].lower()}{first['msg'][1:]}"
+
+
 def describe(error):
-    """The first line of an exception's text, or its type where there is none."""
+    """Return the first line of an exception's text, or its type where there is none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -225,5 +225,5 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch):
         main()
     (tmp_path / "truth.npz").write_bytes((FOLDER / "truth.npz").read_bytes()[:2000])
     (tmp_path / "bystanders.json").write_text("{}")
-    with pytest.raises(UserError, match="is no footage with truth"):
+    with pytest.raises(UserError, match="truth.npz: is truncated or not an .npz file"):
         main()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, relative_error
 
-from lib.body.layouts import LAYOUTS, row, to_h36m, weights
+from lib.body.layouts import LAYOUTS, rule, to_h36m, weights
 from lib.body.skeleton import JOINTS, LEFT, RIGHT
 from lib.errors import UserError
 from lib.video.detection import DETECTORS, Detection, Detector, open_detector
@@ -68,6 +68,7 @@ def test_order_of_the_sources_where_it_is_easily_mistaken():
         "openpose18": {1: "neck", 2: "right shoulder", 8: "right hip", 13: "left ankle", 16: "right ear"},
         "openpose25": {8: "middle hip", 9: "right hip", 14: "left ankle", 17: "right ear", 24: "right heel"},
         "mediapipe33": {7: "left ear", 11: "left shoulder", 16: "right wrist", 23: "left hip", 28: "right ankle"},
+        "posetrack17": {1: "upper neck", 2: "head top", 5: "left shoulder", 12: "right hip", 15: "left ankle"},
         "mpii16": {0: "right ankle", 6: "pelvis", 9: "head top", 10: "right wrist", 13: "left shoulder"},
     }
     for layout, joints in order.items():
@@ -75,13 +76,13 @@ def test_order_of_the_sources_where_it_is_easily_mistaken():
 
 
 def test_shared_rules_and_own_head_tops():
-    assert row("head top", "coco17") == row("head top", "mediapipe33") == row("head top", "openpose25")
+    assert rule("head top", "coco17") == rule("head top", "mediapipe33") == rule("head top", "openpose25")
     head = to_h36m(standing("coco17"), "coco17")[JOINTS.index("head top")]
     assert head[1] == pytest.approx(1.75 * 1.62 - 0.75 * 1.4)
-    assert row("head top", "halpe26") == {"head top": 1}
+    assert rule("head top", "halpe26") == rule("head top", "posetrack17") == {"head top": 1}
     for layout in set(LAYOUTS) - {"h36m17"}:
-        assert row("pelvis", layout) == {"left hip": 0.5, "right hip": 0.5}
-        assert row("thorax", layout) == {"left shoulder": 0.5, "right shoulder": 0.5}
+        assert rule("pelvis", layout) == {"left hip": 0.5, "right hip": 0.5}
+        assert rule("thorax", layout) == {"left shoulder": 0.5, "right shoulder": 0.5}
     poses = np.random.default_rng(0).random((2, 3, 17, 3), np.float32)
     np.testing.assert_array_equal(to_h36m(poses, "h36m17"), poses)
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from lib.body.layouts import MEANS
 from lib.body.skeleton import JOINTS
-from lib.data.synthetic.detector_parameters import GROUPS, MEANS
+from lib.data.synthetic.detector_parameters import GROUPS
 from lib.data.synthetic.hiding import behind_body
 from lib.data.synthetic.simulated_detector import BROAD, EXACT, KINDS, MEASURED, PARAMETERS, SimulatedDetector
 from lib.errors import UserError

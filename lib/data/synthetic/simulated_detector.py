@@ -19,8 +19,10 @@ from typing import NamedTuple
 
 import torch
 
+from lib.body.camera import project
+from lib.body.layouts import MEANS
 from lib.body.skeleton import FLIPPED, JOINTS, LEFT, RIGHT
-from lib.data.synthetic.detector_parameters import GROUPS, MEANS, STATES, read_parameters
+from lib.data.synthetic.detector_parameters import GROUPS, STATES, read_parameters
 from lib.data.synthetic.draws import between, some, where
 from lib.data.synthetic.hiding import behind_body, behind_things, members, spans
 from lib.data.synthetic.trunk import trunk_axes
@@ -110,7 +112,7 @@ class SimulatedDetector:
             seconds: (B,) from one frame to the next.
             kinds: (B,) of `KINDS`.
         """
-        places = joints[..., :2] / joints[..., 2:].clamp(min=0.1) * focal[:, None, None, None]
+        places = project(joints, focal[:, None, None, None])
         hidden = behind_things(*joints.shape[:2]) | behind_body(joints)
         outside = (places.abs() > half[:, None, None]).any(-1)
         size = (places - places.mean((1, 2), keepdim=True)).square().sum(-1).mean((1, 2)).sqrt()
