@@ -62,6 +62,7 @@ class Forks:
 
 def _serve():
     import torch
+    import torch._dynamo  # which optimisers load
 
     import train
     from lib.engine import experiment, recorder  # noqa: F401  what a training would import later, here once

@@ -39,7 +39,7 @@ class Trainer:
         state.clips = {task.name: len(loader.clips) for task, loader in zip(tasks, self.loaders)}
         self.model = runtime.wrap(state.model)
         self._unseen = []  # (place, numbers of clips, loss) of steps whose losses nobody has looked at
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), None
 
     def train(self, run):
         """Train, and return the history: a list of {name: number} of the epochs.
@@ -209,14 +209,15 @@ class Trainer:
         self.stop.check()
 
     def _save_within(self):
-        self._check_parameters()
-        self._save(WITHIN)
+        if self.state.step != self._saved_step:  # else scoring is under way, and nothing is new
+            self._check_parameters()
+            self._save(WITHIN)
 
     def _save(self, name, others=(), keep=None):
         content = self.state.content(self.runtime, self.config, self.run.id)
         if self.runtime.is_main:
             write_checkpoint(self.folder / name, content, [self.folder / other for other in others], keep)
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), self.state.step
 
     def _check_parameters(self):
         if not all(parameter.isfinite().all() for parameter in self.state.model.parameters()):
