@@ -36,7 +36,8 @@ class Position:
 class TrainState:
     """After `epoch` finished epochs and `step` steps of the optimiser; `lr` is the epoch's, `best` the lowest score, mm.
 
-    averaged: the moving average of the weights (`ema`), or None. scaler: of gradients, for fp16.
+    averaged: the moving average of the weights (`ema`), or None. scaler: of gradients, for fp16. clips: {name of a
+    task: number of its clips}.
     """
 
     model: torch.nn.Module
@@ -49,6 +50,7 @@ class TrainState:
     best: float = math.inf
     history: list = field(default_factory=list)
     position: Position = field(default_factory=Position)
+    clips: dict = field(default_factory=dict)
 
     @property
     def scored(self):
@@ -74,7 +76,8 @@ class TrainState:
             "trained": self.model.state_dict() if self.averaged else None,
             "state": {
                 "step": self.step,
-                "position": vars(self.position),
+                "position": vars(self.position) | _totals_of_all(self.position, runtime),
+                "clips": self.clips,
                 "random_states": states[1:],
                 "scaler": self.scaler.state_dict(),
                 "averaged": int(self.averaged.n_averaged) if self.averaged else 0,
@@ -85,15 +88,22 @@ class TrainState:
         """Go on from a `Checkpoint`, whose scored weights the model holds already.
 
         Raises:
-            UserError: it holds no optimiser, or one of other parameters.
+            UserError: it holds no optimiser, or one of other parameters; or its run had other clips.
         """
+        more = checkpoint.state or {}
+        if more.get("clips", self.clips) != self.clips:
+            raise UserError(
+                f"{checkpoint.path}: its run had {_counts(more['clips'])}, and there are {_counts(self.clips)}; "
+                "set dt_root and data_root_2d to the same data"
+            )
         _load_optimizer(self.optimizer, checkpoint)
         self.lr = config.learning_rate if checkpoint.lr is None else checkpoint.lr
         self.epoch, self.history = checkpoint.epoch, list(checkpoint.history)
         self.best = math.inf if checkpoint.min_loss is None else checkpoint.min_loss
-        more = checkpoint.state or {}
         self.step = more.get("step", 0)
         self.position = Position(**more.get("position", {}))
+        if not runtime.is_main:  # process 0 has the sums of all
+            self.position.totals, self.position.count = {}, 0
         self.position.totals = {name: total.to(runtime.device) for name, total in self.position.totals.items()}
         if more.get("scaler"):
             self.scaler.load_state_dict(more["scaler"])
@@ -117,6 +127,17 @@ def new_state(model, config, runtime):
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
     optimizer = OPTIMIZERS[config.optimizer](trained, config)
     return TrainState(model, optimizer, averaged, runtime.scaler, config.learning_rate)
+
+
+def _totals_of_all(position, runtime):
+    """Return the totals and the count of clips over all processes."""
+    everyone = runtime.everyone(({name: total.cpu() for name, total in position.totals.items()}, position.count))
+    totals = {name: sum(own.get(name, 0) for own, _ in everyone) for name in everyone[0][0]}
+    return {"totals": totals, "count": sum(count for _, count in everyone)}
+
+
+def _counts(clips):
+    return " and ".join(f"{count} clips{f' of {name}' if name else ''}" for name, count in clips.items())
 
 
 def _trained_parameters(model, parts):
