@@ -1,6 +1,7 @@
 """Where and how training runs: device, processes, arithmetic. Nothing else asks for CUDA or for the rank."""
 
 import os
+import warnings
 from contextlib import nullcontext
 
 import torch
@@ -58,9 +59,9 @@ class Runtime:
         """Return the callable that trains `model`: compiled, and with gradients averaged over processes, as configured."""
         if self.world_size > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            model = DistributedDataParallel(
-                model, device_ids=ids
-            )
+            # Said of the depthwise convolution's gradient; only strides of axes of length 1 differ.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            model = DistributedDataParallel(model, device_ids=ids)
         return self.cast(torch.compile(model) if self.config.compile else model)
 
     def cast(self, model):

@@ -133,7 +133,7 @@ def _share(saved, runtime, path):
     if len(saved) == runtime.world_size:
         return saved[runtime.rank]
     log.warning(
-        "%s: is of %d processes, %d go on: their random draws differ from those of a run that never stopped",
+        "%s: saved at world size %d, now %d: random draws differ from those of a run that never stopped",
         path, len(saved), runtime.world_size,
     )  # fmt: skip
     states = [process["random_state"] for process in saved]
