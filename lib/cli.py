@@ -63,18 +63,23 @@ def run(main):
         stream.reconfigure(errors="replace")  # a terminal without the table's characters
     try:
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:
-        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except (RuntimeError, MemoryError) as error:
-        known = ("out of memory", "can't allocate memory")
-        if not isinstance(error, MemoryError) and not any(text in str(error) for text in known):
+    except (Exception, KeyboardInterrupt) as error:
+        line, code = ending(error)
+        if line is None:
             raise
-        print("error: out of memory; lower batch_size or clip_len", file=sys.stderr)
-        sys.exit(1)
+        print(line, file=sys.stderr)
+        sys.exit(code)
+
+
+def ending(error):
+    """Return the line that a command ends with for an exception, and its exit code; the line of a crash is None."""
+    if isinstance(error, UserError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, OSError):
+        return f"error: {error.filename or 'system'}: {error.strerror or error}", 2
+    known = ("out of memory", "can't allocate memory")
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in str(error) for t in known)):
+        return "error: out of memory; lower batch_size or clip_len", 1
+    return None, 1

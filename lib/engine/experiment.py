@@ -15,6 +15,7 @@ from lib.config import load_config, to_yaml
 from lib.data.datasets import open_dataset
 from lib.engine.checkpoint import BEST, PREVIOUS, checkpoint_files, remove_unfinished
 from lib.engine.interrupts import StopRequest
+from lib.engine.processes import lost_ones_explained
 from lib.engine.recorder import Run, environment
 from lib.engine.resuming import newest_checkpoint, put_in_front, refuse_other_keys
 from lib.engine.runtime import Runtime
@@ -49,6 +50,7 @@ def train_model(options):
     with ExitStack() as running:
         runtime = running.enter_context(Runtime(config))
         runtime.check_batch_size()
+        runtime.check_same((config.model_dump(), resume and (resume.epoch, (resume.state or {}).get("step"))))
         started = running.enter_context(_log_of_start(folder / "train.log", runtime.is_main))
         if runtime.is_main:
             running.enter_context(only_one(folder / "run", named=folder))
@@ -73,16 +75,17 @@ def train_model(options):
             run.catch_up(resume.history)
         config_file = folder / "config.yaml"
         try:
-            if runtime.is_main:
-                with atomic_path(config_file) as temporary:
-                    temporary.write_text(to_yaml(config))
-            run.parameters(facts)
-            run.artifacts(config_file)
-            history = trainer.train(run)
-            if history and runtime.is_main:
-                plots.loss_curves(history, folder / "loss_curves.png")
-            if not config.no_eval:
-                _report_best(state.scored, tasks[-1], config, runtime, folder, run, stop)
+            with lost_ones_explained():
+                if runtime.is_main:
+                    with atomic_path(config_file) as temporary:
+                        temporary.write_text(to_yaml(config))
+                run.parameters(facts)
+                run.artifacts(config_file)
+                history = trainer.train(run)
+                if history and runtime.is_main:
+                    plots.loss_curves(history, folder / "loss_curves.png")
+                if not config.no_eval:
+                    _report_best(state.scored, tasks[-1], config, runtime, folder, run, stop)
         except KeyboardInterrupt:
             if checkpoint_files(folder):
                 log.info("stopped; to go on: python train.py --resume %s", folder)
@@ -100,8 +103,9 @@ def train_model(options):
 def _report_best(model, task, config, runtime, folder, run, stop):
     """Score the best epoch of a finished training."""
     epoch = config.epochs
-    if (folder / BEST).is_file():
-        best = read_checkpoint(folder / BEST)
+    path = folder / BEST
+    best = runtime.first(read_checkpoint(path) if runtime.is_main and path.is_file() else None)
+    if best:
         best.load_into(model)
         epoch = best.epoch
         log.info("best epoch: %d (by P1 on the test part, as published)", epoch)
@@ -293,7 +297,6 @@ def _log_of_start(path, is_main):
         UserError: the file cannot be written.
     """
     if not is_main:
-        logging.getLogger("lib").setLevel(logging.ERROR)
         yield lambda: None
         return
     new = [made for made in (path, *path.parents) if not made.exists()]

@@ -60,9 +60,12 @@ class TrainState:
     def content(self, runtime, config, run_id):
         """Return what a checkpoint file holds: the published layout, and what this project adds (lib/model/weights.py).
 
-        All processes call it; it is of use in process 0.
+        All processes call it; process 0 gets it, the others None.
         """
-        states = runtime.everyone(random_state())
+        totals = {name: total.cpu() for name, total in self.position.totals.items()}
+        processes = runtime.gathered({"random_state": random_state(), "totals": totals, "count": self.position.count})
+        if not runtime.is_main:
+            return None
         return {
             "epoch": self.epoch,
             "lr": self.lr,
@@ -70,15 +73,15 @@ class TrainState:
             "model_pos": {f"module.{name}": value for name, value in self.scored.state_dict().items()},
             "min_loss": self.best,
             "config": config.model_dump(),
-            "random_state": states[0],
+            "random_state": processes[0]["random_state"],
             "history": self.history,
             "mlflow_run_id": run_id,
             "trained": self.model.state_dict() if self.averaged else None,
             "state": {
                 "step": self.step,
-                "position": vars(self.position) | _totals_of_all(self.position, runtime),
+                "position": vars(self.position),
+                "others": processes[1:],
                 "clips": self.clips,
-                "random_states": states[1:],
                 "scaler": self.scaler.state_dict(),
                 "averaged": int(self.averaged.n_averaged) if self.averaged else 0,
             },
@@ -102,19 +105,18 @@ class TrainState:
         self.best = math.inf if checkpoint.min_loss is None else checkpoint.min_loss
         self.step = more.get("step", 0)
         self.position = Position(**more.get("position", {}))
-        if not runtime.is_main:  # process 0 has the sums of all
-            self.position.totals, self.position.count = {}, 0
-        self.position.totals = {name: total.to(runtime.device) for name, total in self.position.totals.items()}
         if more.get("scaler"):
             self.scaler.load_state_dict(more["scaler"])
         if self.averaged:
             self.averaged.n_averaged.fill_(more.get("averaged", 1))
             self.model.load_state_dict(checkpoint.trained or checkpoint.model)
-        states = [checkpoint.random_state, *more.get("random_states", [])]
-        if runtime.rank < len(states) and states[runtime.rank]:
-            restore_random_state(states[runtime.rank])
-        else:
-            log.warning("%s: holds no random state of this process: the order of clips starts anew", checkpoint.path)
+        position = self.position
+        main = {"random_state": checkpoint.random_state, "totals": position.totals, "count": position.count}
+        own = _share([main, *more.get("others", [])], runtime, checkpoint.path)
+        position.count = own["count"]
+        position.totals = {name: total.to(runtime.device) for name, total in own["totals"].items()}
+        if own["random_state"]:
+            restore_random_state(own["random_state"])
 
 
 def new_state(model, config, runtime):
@@ -129,15 +131,29 @@ def new_state(model, config, runtime):
     return TrainState(model, optimizer, averaged, runtime.scaler, config.learning_rate)
 
 
-def _totals_of_all(position, runtime):
-    """Return the totals and the count of clips over all processes."""
-    everyone = runtime.everyone(({name: total.cpu() for name, total in position.totals.items()}, position.count))
-    totals = {name: sum(own.get(name, 0) for own, _ in everyone) for name in everyone[0][0]}
-    return {"totals": totals, "count": sum(count for _, count in everyone)}
-
-
 def _counts(clips):
     return " and ".join(f"{count} clips{f' of {name}' if name else ''}" for name, count in clips.items())
+
+
+def _share(saved, runtime, path):
+    """Return what this process goes on with: its own of the saved {random_state, totals, count} of all processes.
+
+    Where they are more or fewer now, process 0 takes the totals of all, and who has no random state goes on as seeded.
+    """
+    if not saved[0]["random_state"]:
+        log.warning("%s: holds no random state: clips come in another order than they would have", path)
+    if len(saved) == runtime.world_size:
+        return saved[runtime.rank]
+    log.warning(
+        "%s: saved at world size %d, now %d: random draws differ from those of a run that never stopped",
+        path, len(saved), runtime.world_size,
+    )  # fmt: skip
+    states = [process["random_state"] for process in saved]
+    own = {"random_state": states[runtime.rank] if runtime.rank < len(states) else None, "totals": {}, "count": 0}
+    if runtime.is_main:
+        own["count"] = sum(process["count"] for process in saved)
+        own["totals"] = {k: sum(process["totals"].get(k, 0) for process in saved) for k in saved[0]["totals"]}
+    return own
 
 
 def _trained_parameters(model, parts):
