@@ -85,7 +85,8 @@ def main():
                 train_model(training_options(_arguments(options, entry, folder)))
             except TrainingStopped as error:  # of this entry alone
                 stopped[entry] = str(error)
-            report()
+            finally:
+                report()
         if is_main:
             print((folder / "ablation.txt").read_text())
         if stopped:
