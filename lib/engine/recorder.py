@@ -143,7 +143,8 @@ class Run:
             if self._mlflow.get_experiment_by_name(self.experiment) is None:
                 self._mlflow.create_experiment(self.experiment, artifact_location=artifacts)
             self._mlflow.set_experiment(self.experiment)
-            self._mlflow.start_run(run_id=self._known_run(), run_name=self.folder.name)
+            within = self._mlflow.active_run() is not None  # of an ablation
+            self._mlflow.start_run(run_id=self._known_run(), run_name=self.folder.name, nested=within)
         except Exception as error:  # the store may be a file, a database or a server
             raise UserError(
                 f"MLflow store {uri}: {describe(error)}; set MLFLOW_TRACKING_URI to another, or pass --no-mlflow"
