@@ -52,7 +52,8 @@ class Runs:
         count = len(names[0])
         changes = np.any([rows[1:] != rows[:-1] for rows in names], axis=0) if count else np.empty(0, bool)
         first = np.flatnonzero(np.r_[count > 0, changes])
-        return cls(*(rows[first] for rows in names), np.r_[first, count].astype(np.int64))
+        sources, cameras, actions = (rows[first] for rows in names)
+        return cls(sources, cameras, actions, np.r_[first, count].astype(np.int64))
 
     def every(self, stride):
         """The runs that are left where only every how manyth row is read."""
@@ -304,7 +305,8 @@ def _part(folder, name, part):
     start = np.array([*sources["start"], rows], np.int64)
     if (np.diff(start) <= 0).any() or (rows and start[0]):
         raise ValueError(f"sources of {name!r} do not follow each other")
-    runs = Runs(*(np.array(sources[key], dtype=str) for key in ("source", "camera", "action")), start)
+    source, camera, action = (np.array(sources[key], dtype=str) for key in ("source", "camera", "action"))
+    runs = Runs(source, camera, action, start)
     if not len(runs.source) == len(runs.camera) == len(runs.action) == len(start) - 1:
         raise ValueError(f"sources of {name!r} are lists of different lengths")
     arrays = {}

@@ -92,10 +92,9 @@ def evaluate_h36m(predictions, reader, rootrel=True):
     covered = np.flatnonzero(count)
     names, action = np.unique(reader.rows("test", "action", covered), return_inverse=True)
     per_action = _mean_by(action, total[:, covered] / count[covered], len(names))
-    return Scores(
-        *map(float, per_action.mean(1)),
-        {name: Errors(*map(float, values)) for name, values in zip(names.tolist(), per_action.T)},
-    )
+    first, second = per_action.mean(1).tolist()
+    errors = {name: Errors(*values) for name, values in zip(names.tolist(), per_action.T.tolist())}
+    return Scores(first, second, errors)
 
 
 def _errors(predictions, reader, chosen, rootrel):

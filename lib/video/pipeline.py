@@ -91,9 +91,9 @@ def lift_video(video, progress=None, **options):
     """
     if not isinstance(video, (str, os.PathLike)):
         raise UserError(f"video: {video!r}: expected a path")
-    options = options_of(options)
+    chosen = options_of(options)
     with tempfile.TemporaryDirectory() as folder:
-        poses = lift(VideoSource(require_file(video), MOST_PIXELS, options.turn), folder, options, progress)
+        poses = lift(VideoSource(require_file(video), MOST_PIXELS, chosen.turn), folder, chosen, progress)
         return replace(poses, people=[_in_memory(person) for person in poses.people])
 
 
@@ -183,7 +183,7 @@ def _placed(detection, scale, whole):
     """A `Detection` in px of an image of another size, which was turned: the `View` sees it as it was before."""
     if whole is None:
         return detection
-    keypoints = detection.keypoints * np.float32([scale, scale, 1])
+    keypoints = detection.keypoints * np.array([scale, scale, 1], np.float32)
     keypoints[:, :2] = whole.back(keypoints[:, :2])
     return detection._replace(keypoints=keypoints, box=whole.back_box(detection.box * np.float32(scale)))
 

@@ -113,7 +113,7 @@ def measure(size, options, device):
     trained = build(size, options.frames, device)
     evaluated = deepcopy(trained).eval()
     clips = torch.randn(options.batch, options.frames, benchmark.JOINTS, 2, device=device)
-    calls = {}
+    calls: dict = {}
     for name, implementation in available.items():
         calls[name, "forward"] = partial(forward_pass, evaluated, implementation, clips)
         calls[name, "training"] = partial(training_step, trained, implementation, clips, count())

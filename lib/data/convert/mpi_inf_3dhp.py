@@ -216,7 +216,8 @@ def _runs_of(sequences):
     """`Runs` of all frames of some sequences."""
     names = np.array([names for sequence in sequences for names in sequence.sources], dtype=str)
     frames = [frames for sequence in sequences for frames in sequence.frames]
-    return Runs(*names.T, np.cumsum([0, *frames]))
+    source, camera, action = names.T
+    return Runs(source, camera, action, np.cumsum([0, *frames]))
 
 
 def _blocks(sequence, key):

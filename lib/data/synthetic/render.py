@@ -36,7 +36,7 @@ def render(vertices, normals, faces, colours, segment, focal, light, background)
     height, width = background.shape[:2]
     shade = _AMBIENT + (1 - _AMBIENT) * np.maximum(normals @ light, 0)
     field = 2 * np.arctan(height / (2 * focal))
-    axes = np.float32([1, -1, -1])  # OpenCV's camera looks along -z, y up
+    axes = np.array([1, -1, -1], np.float32)  # OpenCV's camera looks along -z, y up
     corners = np.ascontiguousarray(vertices * axes, np.float32)
 
     def draw(values, shading, image):

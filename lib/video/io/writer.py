@@ -275,7 +275,7 @@ def _encode_gif(container, pictures, interval):
 
 def _frames(pictures):
     for seconds, png in pictures:
-        frame = av.VideoFrame.from_ndarray(cv2.imdecode(png, cv2.IMREAD_COLOR), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(np.asarray(cv2.imdecode(png, cv2.IMREAD_COLOR), np.uint8), format="rgb24")
         frame.pts, frame.time_base = round(seconds * _GIF_CLOCK), Fraction(1, _GIF_CLOCK)
         yield frame
 

@@ -82,7 +82,7 @@ def _drawn_track(detector, sequence, start):
 
 def save_tracks(path, tracks):
     """Write `Track`s as npz."""
-    joined = {key: np.concatenate([getattr(track, key) for track in tracks]) for key in _OF_FRAMES}
+    joined: dict = {key: np.concatenate([getattr(track, key) for track in tracks]) for key in _OF_FRAMES}
     joined |= {key: np.array([getattr(track, key) for track in tracks]) for key in ("fps", "size")}
     start = np.cumsum([0] + [len(track.found) for track in tracks])
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:

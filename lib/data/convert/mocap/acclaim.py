@@ -75,24 +75,24 @@ def read_amc(path, acclaim):
         word = lines[head][1].split()[0].upper()
         degrees = {":DEGREES": True, ":RADIANS": False}.get(word, degrees)
         head += 1
-    line_numbers, lines = zip(*lines[head:]) if lines[head:] else ((), ())
-    if not lines:
+    line_numbers, texts = zip(*lines[head:]) if lines[head:] else ((), ())
+    if not texts:
         raise UserError(f"{path}: has no frames")
 
-    names = _bones_of_first_frame(path, line_numbers, lines, acclaim)
+    names = _bones_of_first_frame(path, line_numbers, texts, acclaim)
     period = 1 + len(names)
-    frames, rest = divmod(len(lines), period)
-    first = int(lines[0])
-    counted = (line.strip().isdecimal() and int(line) == first + frame for frame, line in enumerate(lines[::period]))
+    frames, rest = divmod(len(texts), period)
+    first = int(texts[0])
+    counted = (line.strip().isdecimal() and int(line) == first + frame for frame, line in enumerate(texts[::period]))
     if rest or not all(counted):
-        raise _first_wrong_line(path, line_numbers, lines, names)
+        raise _first_wrong_line(path, line_numbers, texts, names)
     index = {name: point for point, name in enumerate(acclaim.skeleton.names)}
     rotations, translations = {}, {}
     for place, name in enumerate(names, 1):
         bone = acclaim.bones[name]
-        rows = [line.split() for line in lines[place::period]]
+        rows = [line.split() for line in texts[place::period]]
         if any(words.pop(0) != name for words in rows):
-            raise _first_wrong_line(path, line_numbers, lines, names)
+            raise _first_wrong_line(path, line_numbers, texts, names)
         values = number_table(path, line_numbers[place::period], rows, len(bone.channels))
         turns = [channel for channel in bone.channels if channel in _AXES]
         if turns:
@@ -101,11 +101,11 @@ def read_amc(path, acclaim):
             # The root's preset orientation turns the whole figure; another bone's axis is a frame for its angles.
             rotations[index[name]] = bone.axis * turned if name == ROOT else bone.axis * turned * bone.axis.inv()
         if name == ROOT:
-            place = np.zeros((frames, 3))
+            path_of_root = np.zeros((frames, 3))
             for axis, channel in enumerate(_PLACES):
                 if channel in bone.channels:
-                    place[:, axis] = values[:, bone.channels.index(channel)]
-            translations[index[name]] = place / acclaim.length + acclaim.position
+                    path_of_root[:, axis] = values[:, bone.channels.index(channel)]
+            translations[index[name]] = path_of_root / acclaim.length + acclaim.position
     return Motion(acclaim.skeleton, frames, rotations, translations)
 
 
