@@ -29,8 +29,8 @@ def main(arguments=None):
     if not made:
         print(f"{options.out}: is up to date")
         return
-    parts = open_store(options.out).parts.items()
-    rows = "; ".join(f"{name}: {part.runs.count:,} frames of {len(part.runs.source)} videos" for name, part in parts)
+    parts = open_store(options.out).splits.items()
+    rows = "; ".join(f"{name}: {part.sequences.count:,} frames of {len(part.sequences.source)} videos" for name, part in parts)
     valid = int(dict(parts)["test"].arrays["valid"][:].sum())
     print(f"{options.out}: written ({rows}, {valid:,} of them valid)")
 
