@@ -456,7 +456,7 @@ def test_the_command_ends_with_one_line_and_code_2(kind, poses, tmp_path):
         ("  right knee: rfemur.end\n", "", "joint 'right knee' is missing"),
         ("up: y", "up: w", "up: input should be 'y' or 'z'"),
         ("fps: 120", "fsp: 120", "fsp: unknown key (did you mean 'fps'?)"),
-        ("fps: 120", "", "does not say its frame rate"),
+        ("fps: 120", "", "does not state its frame rate"),
         ("{head: -0.3, head.end: 1.3}", "{head: -0.3, head.end: 1.4}", "head top: the weights sum to 1.1"),
         ("{head: -0.3, head.end: 1.3}", "[head, head.end]", "joints: head top: expected a point, weights of points"),
         ("up: y", "up: [y", "is not YAML"),
