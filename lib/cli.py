@@ -54,26 +54,32 @@ def progress_bar(items, doing, **looks):
 def run(main):
     """Calls main() and exits: 0, or a user's error as one line and its exit code, or 130 when interrupted.
 
-    A request to end (SIGTERM) counts as an interruption, so that what is open is closed.
+    A request to end (SIGTERM, or SIGUSR1 of a batch system) counts as an interruption, so that what is open is closed.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in {"SIGTERM", "SIGUSR1"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.default_int_handler)
     reuse_freed_memory()
     for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
         stream.reconfigure(errors="replace")  # a terminal without the table's characters
     try:
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:
-        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except (RuntimeError, MemoryError) as error:
-        known = ("out of memory", "can't allocate memory")
-        if not isinstance(error, MemoryError) and not any(text in str(error) for text in known):
+    except (Exception, KeyboardInterrupt) as error:
+        line, code = ending(error)
+        if line is None:
             raise
-        print("error: out of memory; lower batch_size or clip_len", file=sys.stderr)
-        sys.exit(1)
+        print(line, file=sys.stderr)
+        sys.exit(code)
+
+
+def ending(error):
+    """Return the line that a command ends with for an exception, and its exit code; the line of a crash is None."""
+    if isinstance(error, UserError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, OSError):
+        return f"error: {error.filename or 'system'}: {error.strerror or error}", 2
+    known = ("out of memory", "can't allocate memory")
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in str(error) for t in known)):
+        return "error: out of memory; lower batch_size or clip_len", 1
+    return None, 1

@@ -30,7 +30,9 @@ def main(arguments=None):
         print(f"{options.out}: is up to date")
         return
     parts = open_store(options.out).splits.items()
-    rows = "; ".join(f"{name}: {part.sequences.count:,} frames of {len(part.sequences.source)} videos" for name, part in parts)
+    rows = "; ".join(
+        f"{name}: {part.sequences.count:,} frames of {len(part.sequences.source)} videos" for name, part in parts
+    )
     valid = int(dict(parts)["test"].arrays["valid"][:].sum())
     print(f"{options.out}: written ({rows}, {valid:,} of them valid)")
 

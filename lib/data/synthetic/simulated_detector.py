@@ -4,7 +4,8 @@ Each clip has a detector of one of three kinds (`KINDS`):
 
 - measured: has the errors measured of the detector `accurate` (`tools/measure_detector.py`, configs/noise/blazepose.yaml);
 - broad: any other: its own definition of each joint, errors of any size, any style of confidence;
-- exact: has the joint definitions of the motion capture, and hardly any error.
+- exact: has the joint definitions of the motion capture and hardly any error, hidden or not, like keypoints that were
+  computed from motion capture.
 
 An error in a clip is constant + lasting + jitter, each Gaussian: the second with a correlation that falls exponentially in
 time, the third white. Their size varies from clip to clip and joint to joint (log-normal) and grows where a joint is
@@ -31,12 +32,10 @@ PARAMETERS = PROJECT / "configs" / "noise" / "blazepose.yaml"
 KINDS = MEASURED, BROAD, EXACT = range(3)
 SIDES = {"all": (*LEFT, *RIGHT), "legs": (1, 2, 3, 4, 5, 6), "arms": (11, 12, 13, 14, 15, 16)}  # swapped together
 
-_EXACT, _MEASURED = 0.3, 0.4  # shares of clips
-_NOSE, _HEAD_TOP, _NOSE_TIP = (
-    9,
-    10,
-    0.6,
-)  # the tip, which detectors report, is nearer to the head's top by up to this share
+_EXACT, _MEASURED = 0.4, 0.3  # shares of clips
+_CERTAIN = 0.7  # share of exact clips whose every confidence is 1
+_NOSE, _HEAD_TOP = 9, 10
+_NOSE_TIP = 0.6  # detectors report the tip of the nose, nearer to the head's top by up to this share
 _LABORATORIES = 0.5  # of `_DEFINITION`: deviation of the joints of motion capture where the detector's are known
 _GAPS = 0.1  # share of clips with frames without a detection
 
@@ -118,7 +117,8 @@ class SimulatedDetector:
         hidden = behind_objects(*joints.shape[:2]) | behind_body(joints)
         outside = (places.abs() > half[:, None, None]).any(-1)
         size = (places - places.mean((1, 2), keepdim=True)).square().sum(-1).mean((1, 2)).sqrt()
-        return self.err(places, torch.where(outside, 2, hidden.long()), size, seconds, kinds)
+        state = torch.where(outside, 2, hidden.long()).masked_fill((kinds == EXACT)[:, None, None], 0)
+        return self.err(places, state, size, seconds, kinds)
 
     def err(self, places, state, size, seconds, kinds):
         """Return detections (B, F, 17, 3) of true places (B, F, 17, 2).
@@ -129,10 +129,8 @@ class SimulatedDetector:
             seconds, kinds: as of `detect`.
         """
         clips, frames = places.shape[:2]
-        measured = kinds == MEASURED
-        statistics = _merge(
-            measured, self._measured_statistics(clips, state), _broad_statistics(clips, state, kinds == EXACT)
-        )
+        measured, exact = kinds == MEASURED, kinds == EXACT
+        statistics = _merge(measured, self._measured_statistics(clips, state), _broad_statistics(clips, state, exact))
         over_time = _over_time(clips, frames, seconds / self.parameters.correlation_time)
         error = statistics.constant * torch.randn(clips, 1, len(JOINTS), 2) + statistics.lasting * over_time(2)
         error = error + statistics.jitter * torch.randn_like(places)
@@ -141,7 +139,7 @@ class SimulatedDetector:
         found = places + (error + statistics.guess * over_time(2)) * size[:, None, None, None]
 
         for name, joints in SIDES.items():
-            share = torch.where(measured, getattr(self.parameters.swaps, name), _SWAPS[name])
+            share = torch.where(measured, getattr(self.parameters.swaps, name), _SWAPS[name]).masked_fill(exact, 0)
             swapped = spans(clips, frames, share)[..., None] & members(joints)
             found = torch.where(swapped[..., None], found[:, :, list(FLIPPED)], found)
 
@@ -150,6 +148,8 @@ class SimulatedDetector:
         rank = memory**0.5 * over_time(1) + (1 - memory) ** 0.5 * torch.randn(clips, frames, len(JOINTS), 1)
         as_measured = self.confidence(distance, state, torch.special.ndtr(rank[..., 0]))
         confidence = where(measured, as_measured, _broad_confidence(distance, state > 0))
+        certain = exact & some(clips, _CERTAIN)
+        confidence = confidence.masked_fill(certain[:, None, None], 1.0)
 
         for joint, parts in MEANS.items():
             found[:, :, joint] = found[:, :, list(parts)].mean(2)
@@ -183,9 +183,8 @@ def _broad_statistics(clips, state, exact):
     jitter = _JITTER * torch.rand(clips, 1, 1, 1) * scale
     guess = _GUESS * (state[..., None] > 0)
     outlier_size = _OUTLIER_SIZE * torch.rand(clips, 1, 1, 1)
-    return _Statistics(
-        _CONSTANT * scale, _LASTING * scale, jitter, guess, torch.full_like(scale, _OUTLIERS), outlier_size
-    )
+    outliers = torch.full_like(scale, _OUTLIERS).masked_fill(exact[:, None, None, None], 0)
+    return _Statistics(_CONSTANT * scale, _LASTING * scale, jitter, guess, outliers, outlier_size)
 
 
 def _broad_confidence(distance, hidden):
