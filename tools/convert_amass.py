@@ -1,4 +1,4 @@
-"""Converts AMASS motion (SMPL-H .npz files) to the project's 17 joints and its format on disk.
+"""Convert AMASS motion (SMPL-H .npz files) to the project's 17 joints and its format on disk.
 
 python tools/convert_amass.py data/AMASS --body-models data/body_models --regressor J_regressor_h36m_correct.npy
 """
