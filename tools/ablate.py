@@ -31,7 +31,7 @@ _VARIED = ("scan", "limb_gradient")
 
 
 class Entry(NamedTuple):
-    """One training of an ablation; limb_gradient: None where the order has no limb term."""
+    """Training run of an ablation; limb_gradient: None where the order has no limb term."""
 
     scan: str
     limb_gradient: str | None
@@ -174,7 +174,7 @@ def _arguments(options, entry, folder):
 
 
 class _Report:
-    """Called, it writes what is known by now: record, table and chart, for people and for MLflow."""
+    """Writer of the results so far: record, table and chart, in the folder and in MLflow."""
 
     def __init__(self, folder, config, entries, stopped, record):
         self.folder, self.config, self.entries, self.stopped, self.record = folder, config, entries, stopped, record

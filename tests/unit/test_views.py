@@ -23,8 +23,7 @@ def reader():
 
 def draw(reader, seed, count=64):
     torch.manual_seed(seed)
-    shots = reader.shots[torch.randint(len(reader.shots), (count,))]
-    return reader.views(shots)
+    return reader.views(reader.intervals[torch.randint(len(reader.intervals), (count,))])
 
 
 def test_views_are_random_and_follow_from_the_seed(reader):
@@ -77,7 +76,7 @@ def test_a_perfect_network_gives_back_the_places_in_the_image(reader):
     detector = Perfect()
     torch.manual_seed(6)
     _, y = ViewSampler(reader.views.motion, reader.n_frames, detector)(
-        reader.shots[torch.randint(len(reader.shots), (8,))]
+        reader.intervals[torch.randint(len(reader.intervals), (8,))]
     )
     for places, pose, f in zip(detector.places, y, detector.focal):
         keypoints = torch.cat([places, torch.ones(reader.n_frames, 17, 1)], dim=-1)

@@ -25,7 +25,7 @@ KEYPOINTS = tuple(  # by the names of the files
 )
 FRAMES = 30  # of a clip, as published
 SEEN_SHARE = 0.6  # of a clip's keypoints: 306 of 30 x 17
-_LEAST_SEEN = 4  # keypoints of a clip, for a box round them
+_LEAST_SEEN = 4  # keypoints of a clip, for a box around them
 
 
 class PoseTrackClips(Dataset):

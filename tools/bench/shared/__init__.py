@@ -1,4 +1,4 @@
-"""What the benchmarks in `tools/` share."""
+"""Functions that the benchmarks share."""
 
 from tools.bench.shared.floors import measure_rates, scan_floor
 from tools.bench.shared.implementations import REFERENCE, SLOW, chosen, implementations
