@@ -4,6 +4,7 @@ The run of these tests has all that a checkpoint must carry: 2D clips from epoch
 Muon beside AdamW, averaged weights, two batches a step, and a thread that reads ahead.
 """
 
+import io
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -166,7 +168,7 @@ def test_a_run_killed_between_the_files_of_an_epoch_ends_with_all_of_them(forks,
 
 def test_fifty_kills_at_random_moments(forks, keys, tmp_path):
     """A checkpoint is written after every step, so that some kills are in the middle of a write."""
-    longer = [*keys, *QUIET, "epochs=12", "data_stride=2", "-c"]
+    longer = [*keys, *QUIET, "epochs=5", "data_stride=2", "-c"]
     forks.train(tmp_path, *longer, "whole")
     begun = time.monotonic()
     run = tmp_path / "run"
@@ -174,16 +176,19 @@ def test_fifty_kills_at_random_moments(forks, keys, tmp_path):
     while not (run / "latest_step.bin").exists():
         assert time.monotonic() < begun + 120
         time.sleep(0.005)
-    start, moments, unfinished = time.monotonic() - begun, random.Random(0), 0
-    for _ in range(50):
+    start, moments, kills, unfinished = time.monotonic() - begun, random.Random(0), 0, 0
+    while kills < 50:
         time.sleep(moments.uniform(0, 1.7 * start))
         os.kill(process, signal.SIGKILL)
         assert forks.wait(process) == -signal.SIGKILL
+        kills += 1
         unfinished += bool(list(run.glob(".*.bin.*.tmp")))
         process = forks.start(tmp_path, "--resume", "run", *QUIET)
-    assert forks.wait(process) == 0, (tmp_path / "output").read_text()
+    os.kill(process, signal.SIGTERM)
+    forks.wait(process)
+    forks.train(tmp_path, "--resume", "run", *QUIET, "checkpoint_minutes=10")
     assert unfinished >= 2
-    assert_ended_as(run, tmp_path / "whole", NAMES[:2])
+    assert_ended_as(run, tmp_path / "whole", NAMES)
 
 
 @pytest.fixture
@@ -215,7 +220,10 @@ def truncated(whole):
 
 
 def flipped(whole):
-    place = len(whole) // 2
+    """One bit is another, in the middle of the pickle that describes the tensors."""
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        (described,) = (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+    place = whole.index(described) + len(described) // 2
     return whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
 
 
@@ -349,7 +357,7 @@ def test_mlflow_and_tensorboard_have_every_epoch_once(forks, keys, tmp_path):
     assert read_checkpoint(tmp_path / "run" / "latest_epoch.bin").epoch == 2
     forks.train(tmp_path, "--resume", "run")
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
-    (run,) = client.search_runs([client.get_experiment_by_name("PoseMamba").experiment_id])
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     final = read_checkpoint(tmp_path / "run" / "latest_epoch.bin")
     assert run.info.run_id == final.mlflow_run_id and run.info.status == "FINISHED"
     losses = [entry["train/loss"] for entry in final.history]
