@@ -10,7 +10,6 @@ WILD ?= checkpoint/wild
 
 BIN := .venv/bin
 VIEWS := data/motion3d/cmu17_virtual_cam_source.pkl
-LATEST := $(CHECKPOINT)/latest_epoch.bin
 SETUP := .venv/.installed
 VIDEO := .venv/.installed-video
 DETECTORS := .venv/.installed-detectors
@@ -33,7 +32,7 @@ $(SETUP): requirements.txt $(wildcard kernels/selective_scan/*.toml kernels/sele
 train: $(SETUP)
 	$(BIN)/python tools/make_cmu_views.py --out $(VIEWS)
 	$(BIN)/python train.py --config configs/pose3d/PoseMamba_train_cmu.yaml -c $(CHECKPOINT) \
-		$(if $(wildcard $(LATEST)),--resume $(LATEST))
+		$(if $(wildcard $(CHECKPOINT)/latest_*.bin),--resume $(CHECKPOINT))
 
 $(VIDEO): $(SETUP) requirements-video.txt
 	$(PIP) -r requirements-video.txt
@@ -49,7 +48,7 @@ demo: $(VIDEO)
 # Stop it when you like: the same command goes on, and `tools/export_weights.py` takes what there is.
 pretrain: $(SETUP)
 	$(BIN)/python train.py --config configs/pose3d/PoseMamba_wild.yaml -c $(WILD) \
-		$(if $(wildcard $(WILD)/latest_epoch.bin),--resume $(WILD)/latest_epoch.bin)
+		$(if $(wildcard $(WILD)/latest_*.bin),--resume $(WILD))
 	$(BIN)/python tools/export_weights.py $(WILD)/latest_epoch.bin
 
 # Two processes with a thread each take half the time of one with two.

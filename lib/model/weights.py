@@ -18,6 +18,7 @@ from lib.errors import UserError, describe
 from lib.files import require_file
 
 SUFFIX = ".safetensors"
+_FOLDER = 0x10  # among an entry's attributes
 
 
 @dataclass
@@ -108,12 +109,18 @@ def read_checkpoint(path):
 
 
 def _check_sums(handle):
-    """Raise ValueError if an entry of PyTorch's zip archive differs from its stored CRC-32; PyTorch does not look."""
+    """Raise ValueError if an entry of PyTorch's zip archive differs from its stored CRC-32; PyTorch does not look.
+
+    Nor does it say so if an entry is marked as a folder: the tensor is then whatever the memory held.
+    """
     if zipfile.is_zipfile(handle):
         handle.seek(0)
         with zipfile.ZipFile(handle) as archive:
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} does not have its checksum")
+            for entry in archive.infolist():
+                if entry.external_attr & _FOLDER:
+                    raise ValueError(f"{entry.filename} is marked as a folder")
     handle.seek(0)
 
 
