@@ -54,9 +54,10 @@ def progress_bar(items, doing, **looks):
 def run(main):
     """Calls main() and exits: 0, or a user's error as one line and its exit code, or 130 when interrupted.
 
-    A request to end (SIGTERM) counts as an interruption, so that what is open is closed.
+    A request to end (SIGTERM, or SIGUSR1 of a batch system) counts as an interruption, so that what is open is closed.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in {"SIGTERM", "SIGUSR1"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.default_int_handler)
     reuse_freed_memory()
     for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
         stream.reconfigure(errors="replace")  # a terminal without the table's characters

@@ -33,7 +33,9 @@ def meet(backend):
     try:
         store, *_ = next(dist.rendezvous("env://", rank, size, timeout=timedelta(seconds=_COMING)))
     except ValueError as error:
-        raise UserError(f"WORLD_SIZE is {size}, but {describe(error)}; start several processes with torchrun") from error
+        raise UserError(
+            f"WORLD_SIZE is {size}, but {describe(error)}; start several processes with torchrun"
+        ) from error
     store.add("here", 1)
     deadline = time.monotonic() + _COMING
     while (here := store.add("here", 0)) < size:  # in Python, where a signal is heard

@@ -36,7 +36,8 @@ class Position:
 class TrainState:
     """After `epoch` finished epochs and `step` steps of the optimiser; `lr` is the epoch's, `best` the lowest score, mm.
 
-    averaged: the moving average of the weights (`ema`), or None. scaler: of gradients, for fp16.
+    averaged: the moving average of the weights (`ema`), or None. scaler: of gradients, for fp16. clips: {name of a
+    task: number of its clips}.
     """
 
     model: torch.nn.Module
@@ -49,6 +50,7 @@ class TrainState:
     best: float = math.inf
     history: list = field(default_factory=list)
     position: Position = field(default_factory=Position)
+    clips: dict = field(default_factory=dict)
 
     @property
     def scored(self):
@@ -79,6 +81,7 @@ class TrainState:
                 "step": self.step,
                 "position": vars(self.position),
                 "others": processes[1:],
+                "clips": self.clips,
                 "scaler": self.scaler.state_dict(),
                 "averaged": int(self.averaged.n_averaged) if self.averaged else 0,
             },
@@ -88,13 +91,18 @@ class TrainState:
         """Go on from a `Checkpoint`, whose scored weights the model holds already.
 
         Raises:
-            UserError: it holds no optimiser, or one of other parameters.
+            UserError: it holds no optimiser, or one of other parameters; or its run had other clips.
         """
+        more = checkpoint.state or {}
+        if more.get("clips", self.clips) != self.clips:
+            raise UserError(
+                f"{checkpoint.path}: its run had {_counts(more['clips'])}, and there are {_counts(self.clips)}; "
+                "set dt_root and data_root_2d to the same data"
+            )
         _load_optimizer(self.optimizer, checkpoint)
         self.lr = config.learning_rate if checkpoint.lr is None else checkpoint.lr
         self.epoch, self.history = checkpoint.epoch, list(checkpoint.history)
         self.best = math.inf if checkpoint.min_loss is None else checkpoint.min_loss
-        more = checkpoint.state or {}
         self.step = more.get("step", 0)
         self.position = Position(**more.get("position", {}))
         if more.get("scaler"):
@@ -121,6 +129,10 @@ def new_state(model, config, runtime):
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
     optimizer = OPTIMIZERS[config.optimizer](trained, config)
     return TrainState(model, optimizer, averaged, runtime.scaler, config.learning_rate)
+
+
+def _counts(clips):
+    return " and ".join(f"{count} clips{f' of {name}' if name else ''}" for name, count in clips.items())
 
 
 def _share(saved, runtime, path):

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from lib.data.loader import draw_seed
-from lib.engine.checkpoint import BEST, LATEST, WITHIN, numbered, write_checkpoint
+from lib.engine.checkpoint import BEST, LATEST, PREVIOUS, WITHIN, numbered, write_checkpoint
 from lib.engine.profiler import profiled
 from lib.engine.state import Position
 from lib.errors import TrainingStopped
@@ -36,9 +36,10 @@ class Trainer:
         for task in tasks:
             what = f"2D clips from epoch {task.first} on" if task.name else "training clips"
             log.info("%s: %s", what, task.origin)
+        state.clips = {task.name: len(loader.clips) for task, loader in zip(tasks, self.loaders)}
         self.model = runtime.wrap(state.model)
         self._unseen = []  # (place, numbers of clips, loss) of steps whose losses nobody has looked at
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), None
 
     def train(self, run):
         """Train, and return the history: a list of {name: number} of the epochs.
@@ -130,8 +131,9 @@ class Trainer:
         if stop or due or len(self._unseen) >= config.log_every:
             self._look_at_losses()
         if stop or due:
-            self._save(WITHIN)
+            self._save_within()
         if stop:
+            log.info("saved at %s", self._place())
             raise KeyboardInterrupt
 
     def _due(self):
@@ -164,8 +166,7 @@ class Trainer:
 
     def _finish_epoch(self, epoch):
         state, config = self.state, self.config
-        if not all(parameter.isfinite().all() for parameter in state.model.parameters()):
-            raise _stopped(f"a parameter is not finite at epoch {epoch}, after its last step")
+        self._check_parameters()
         entry = {"epoch": epoch, "lr": state.lr, **{f"train/{k}": v for k, v in state.position.means.items()}}
         begin = time.monotonic()
         scores = None if config.no_eval else self._score()
@@ -178,7 +179,6 @@ class Trainer:
             }
         entry["seconds"] = state.position.seconds + time.monotonic() - begin
         state.history.append(entry)
-        self.run.metrics({k: v for k, v in entry.items() if k != "epoch"}, epoch)
         self._report(entry)
         state.epoch, state.lr, state.position = epoch, state.lr * config.lr_decay, Position()
         _set_learning_rate(state.optimizer, state.lr)
@@ -188,7 +188,8 @@ class Trainer:
             names.append(BEST)
         if epoch % config.checkpoint_frequency == 0:
             names.append(numbered(epoch))
-        self._save(*names, LATEST)  # last: a run resumes from it, and then the others are there
+        self._save(LATEST, names, keep=self.folder / PREVIOUS)
+        self.run.epoch(entry)  # a resumed run records what is in the checkpoint and not yet here
         if self.runtime.any(self.stop.requested)[0] and epoch < config.epochs:
             raise KeyboardInterrupt
 
@@ -199,15 +200,30 @@ class Trainer:
         return self.runtime.first(task.score(predictions) if self.runtime.is_main else None)
 
     def _stop_while_scoring(self):
-        if self.runtime.any(self.stop.requested)[0]:
-            self._save(WITHIN)
+        stop, due = self.runtime.any(self.stop.requested, self._due())
+        if stop or due:
+            self._save_within()
+        if stop:
             raise KeyboardInterrupt
 
-    def _save(self, *names):
+    def _save_within(self):
+        if self.state.step != self._saved_step:  # else scoring is under way, and nothing is new
+            self._check_parameters()
+            self._save(WITHIN)
+
+    def _save(self, name, others=(), keep=None):
         content = self.state.content(self.runtime, self.config, self.run.id)
         if self.runtime.is_main:
-            write_checkpoint([self.folder / name for name in names], content)
-        self._saved = time.monotonic()
+            write_checkpoint(self.folder / name, content, [self.folder / other for other in others], keep)
+        self._saved, self._saved_step = time.monotonic(), self.state.step
+
+    def _check_parameters(self):
+        if not all(parameter.isfinite().all() for parameter in self.state.model.parameters()):
+            raise _stopped(f"a parameter is not finite after {self._place()}")
+
+    def _place(self):
+        """Return where training is, as text."""
+        return f"epoch {self.state.epoch + 1}, step {self._steps_within()} of {self._steps(self.state.epoch + 1)}"
 
     def _steps(self, epoch):
         """Return the steps of an epoch."""

@@ -55,6 +55,23 @@ def per_action(scores, baselines, path):
     _save(figure, path)
 
 
+def ablation(entries, path):
+    """Bars of P1 and P2 for each entry {name: {"mpjpe", "p_mpjpe", "seconds"}} of an ablation, mm."""
+    names = list(entries)
+    y = np.arange(len(names))
+    figure, axes = plt.subplots(figsize=(9, 1.6 + 0.7 * len(names)), layout="constrained")
+    for offset, key, label in ((-0.2, "mpjpe", "P1 (MPJPE)"), (0.2, "p_mpjpe", "P2 (P-MPJPE)")):
+        bars = axes.barh(y + offset, [entries[name][key] for name in names], 0.4, label=label)
+        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    axes.set_yticks(y, [f"{name}\n{entries[name]['seconds']:,.0f} s" for name in names])
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set(xlabel="mm", title="test error of the best epoch, and seconds of training")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside right upper")
+    _save(figure, path)
+
+
 def skeletons(predictions, reader, path, count=4):
     """Frames of the test part spread evenly: detected 2D above, predicted 3D (colours) on true 3D (grey) below.
 

@@ -72,8 +72,12 @@ def read_checkpoint(path):
         try:
             _check_sums(handle)
             content = torch.load(handle, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file raises whatever its readers meet, OSError too
-            raise UserError(f"{path}: is truncated or not a checkpoint ({describe(error)})") from error
+        except Exception as error:  # a damaged file raises whatever its readers meet, OSError too; PyTorch's advice
+            # is how to run the code in a file that is no checkpoint
+            raise UserError(
+                f"{path}: is truncated or not a checkpoint; a file that PyTorch wrote is needed, of tensors and "
+                "plain values only"
+            ) from error
     parameters = content if isinstance(content, dict) else {}
     for key in ("model_pos", "model"):
         if isinstance(parameters.get(key), dict):

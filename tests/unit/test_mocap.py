@@ -398,7 +398,7 @@ def test_bad_acclaim_is_one_line_and_leaves_nothing(spoil, message, poses, tmp_p
         (lambda s: s.replace("JOINT LeftUpLeg\n{", "JOINT LeftUpLeg\n{\nCHANNELS 1 Xrotation", 1), "channels are given twice"),
         (lambda s: s.replace("}\nMOTION", "MOTION"), "the hierarchy is not complete"),
         (lambda s: s.rstrip().rsplit(" ", 1)[0] + " nan\n", "'nan' is not a finite number"),
-        (lambda s: s.replace("JOINT LeftArm", "JOINT LeftArms"), "joint 'thorax': the skeleton has no point 'LeftArm' (did you mean 'LeftArms'?)"),
+        (lambda s: s.replace("JOINT LeftArm", "JOINT LeftArms"), "joint 'nose': the skeleton has no point 'LeftArm' (did you mean 'LeftArms'?)"),
     ],
 )  # fmt: skip
 def test_bad_bvh_is_one_line_and_leaves_nothing(change, message, poses, tmp_path):
@@ -453,10 +453,10 @@ def test_the_command_ends_with_one_line_and_code_2(kind, poses, tmp_path):
         ("right knee:", "right kne:", "unknown joint 'right kne' (did you mean 'right knee'?)"),
         ("  right knee: rfemur.end\n", "", "joint 'right knee' is missing"),
         ("up: y", "up: w", "up: input should be 'y' or 'z'"),
-        ("fps: 120", "fsp: 120", "unknown key 'fsp' (did you mean 'fps'?)"),
+        ("fps: 120", "fsp: 120", "fsp: unknown key (did you mean 'fps'?)"),
         ("fps: 120", "", "does not say its frame rate"),
-        ("{lfemur: 0.5, rfemur: 0.5}", "{lfemur: 0.5, rfemur: 0.6}", "pelvis: the weights add up to 1.1"),
-        ("{lfemur: 0.5, rfemur: 0.5}", "[lfemur, rfemur]", "joints: pelvis: expected a point, weights of points"),
+        ("{head: -0.3, head.end: 1.3}", "{head: -0.3, head.end: 1.4}", "head top: the weights sum to 1.1"),
+        ("{head: -0.3, head.end: 1.3}", "[head, head.end]", "joints: head top: expected a point, weights of points"),
         ("up: y", "up: [y", "is not YAML"),
         ("up: y", "up: y\nup: z", "is not YAML (key 'up' is given twice)"),
     ],

@@ -109,11 +109,11 @@ def long_video(path, minutes):
             writer.write(frames[order[number % len(order)]], number / 30)
 
 
-def memory(folder, minutes):
+def memory(folder, minutes, detector):
     """Memory of vis.py that is its own (RssAnon), MB: its peak in each tenth of finding people and of drawing."""
     film = folder / "long.mp4"
     long_video(film, minutes)
-    command = [sys.executable, PROJECT / "vis.py", "--video", film, "-o", folder / "long"]
+    command = [sys.executable, PROJECT / "vis.py", "--video", film, "--detector", detector, "-o", folder / "long"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     drawn, found = [], []
     while process.poll() is None:
@@ -131,6 +131,7 @@ def memory(folder, minutes):
         for name, values in (("finding", found), ("drawing", drawn))
     }
     return {
+        "detector": detector,
         "minutes": float(seconds / 60),
         "peak_mb_by_tenths": tenths,
         "run_seconds": (len(found) + len(drawn)) * EVERY,
@@ -149,10 +150,11 @@ def measure_speed(folder):
     return lines, found
 
 
-def measure_memory(folder, minutes):
+def measure_memory(folder, minutes, detector):
     """The same of its memory in a video of so many minutes."""
-    found = memory(folder, minutes)
-    lines = [f"{found['minutes']:.1f} minutes of video in {found['run_seconds'] / 60:.1f} minutes; peaks by tenths, MB"]
+    found = memory(folder, minutes, detector)
+    rate = f"{found['minutes']:.1f} minutes of video in {found['run_seconds'] / 60:.1f} minutes"
+    lines = [f"{detector}: {rate}; peaks by tenths, MB"]
     for stage, peaks in found["peak_mb_by_tenths"].items():
         lines.append(f"{stage:<10}{''.join(f'{peak:>6.0f}' for peak in peaks)}")
     return lines, found
@@ -161,13 +163,19 @@ def measure_memory(folder, minutes):
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, help="measure memory instead, in a video of this length")
+    parser.add_argument(
+        "--detector", choices=DETECTORS, default=DETECTORS[0], help="of --minutes; default: %(default)s"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/cpu"), help="default: %(default)s")
     options = parser.parse()
     reuse_freed_memory()
     machine = benchmark.machine(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        lines, found = measure_memory(folder, options.minutes) if options.minutes else measure_speed(folder)
+        if options.minutes:
+            lines, found = measure_memory(folder, options.minutes, options.detector)
+        else:
+            lines, found = measure_speed(folder)
     path = options.out / ("video_memory.json" if options.minutes else "video.json")
     benchmark.write_json(path, {"machine": machine, **found})
     print(f"{machine['cpu']}, {machine['cores']} cores", *lines, f"written: {path}", sep="\n")

@@ -19,15 +19,14 @@ from lib.data.convert.smplh import (
     POINT_NAMES,
     Regressed,
     Skeleton,
-    cannot_load,
     check_array,
     find_model,
     read_model,
-    read_npz,
 )
+from lib.data.npz_files import read_npy, read_npz
 from lib.data.store import check_target, checksum
 from lib.errors import UserError
-from lib.files import PROJECT, require_file, require_folder
+from lib.files import PROJECT, require_folder
 
 MADE_BY = "tools/convert_amass.py"
 TABLE = PROJECT / "configs" / "skeletons" / "smplh.yaml"
@@ -139,13 +138,7 @@ class _Bodies:
 
 
 def _read_regressor(path, models):
-    path = require_file(path)
-    try:
-        regressor = np.load(path, allow_pickle=False)
-    except Exception as error:  # NumPy raises many kinds for a damaged file
-        raise cannot_load(path, "a .npy file of numbers", error) from error
-    if not isinstance(regressor, np.ndarray):
-        raise UserError(f"{path}: is an .npz file, expected .npy")
+    regressor = read_npy(path)
     for model in models.values():
         check_array(path, "regressor", regressor, (len(JOINTS), len(model.template)))
     regressor = regressor.astype(np.float64)

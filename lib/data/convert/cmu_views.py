@@ -22,10 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.body.camera import orbit_rotation, project
 from lib.body.skeleton import JOINTS, ROOT
 from lib.data.datasets.h36m import CAMERA_SIZES
+from lib.data.npz_files import read_npz
 from lib.data.pickles import load_arrays
-from lib.errors import UserError, describe
+from lib.errors import UserError
 from lib.files import atomic_path, require_file
 
 VIEWS_FILE = "cmu17_virtual_cam_source.pkl"
@@ -116,17 +118,16 @@ def _provenance(target):
 
 
 def read_motion(path):
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            motion = {
-                key: arrays[key] for key in ("root", "joints", "start", "name", "action", "split", "subject", "fps")
-            }
-    except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
-        raise UserError(
-            f"{path}: is truncated or not the project's motion file ({describe(error)}); "
-            "restore it with: git checkout -- data/cmu17_large.npz"
-        ) from error
-    return motion
+    """Read a file of motion capture in the layout of data/README.md.
+
+    Returns:
+        {"root", "joints", "start", "name", "action", "split", "subject", "fps": array}.
+
+    Raises:
+        UserError: the file is missing, damaged or lacks an array.
+    """
+    keys = ("root", "joints", "start", "name", "action", "split", "subject", "fps")
+    return read_npz(path, keys, f"; if it ships with the project, restore it with: git checkout -- {path}")
 
 
 def see(joints, split, view, fps, rng):
@@ -148,14 +149,13 @@ def see(joints, split, view, fps, rng):
         joints, middle = joints * size, middle * size
         aim = middle + rng.uniform(-TRAIN_AIM, TRAIN_AIM, 3)
 
-    towards = np.array([np.cos(elevation) * np.cos(yaw), np.cos(elevation) * np.sin(yaw), np.sin(elevation)])
-    rotation = _look_along(-towards)
+    rotation = orbit_rotation(yaw, elevation)
     focal = FOCAL_LENGTHS[camera]
-    points = (joints - aim) @ rotation.T  # x right, y down, z ahead, from the aim
+    points = (joints - aim) @ rotation.T  # x right, y down, z forward, from the aim
     points[..., 2] += farther * _least_distance(points, focal)
 
     width, height = CAMERA_SIZES[camera]
-    pixels = points[..., :2] / points[..., 2:] * focal + np.array([width, height]) / 2
+    pixels = project(points, focal, np.array([width, height]) / 2)
     root_depth = points[:, ROOT, 2]
     factor = 1e3 * root_depth / focal  # mm per px at the root
     depth = (points[..., 2] - root_depth[:, None]) * 1e3 / factor[:, None]
@@ -175,13 +175,6 @@ def _least_distance(points, focal):
     """How far back (m) a camera must stand for all points (n, 17, 3) to be in the picture and `NEAREST` ahead."""
     to_the_side = np.abs(points[..., :2]).max(-1)
     return (np.maximum(to_the_side * focal / HALF_PICTURE, NEAREST) - points[..., 2]).max()
-
-
-def _look_along(direction):
-    """Rotation whose rows are a camera's right, down and ahead; ahead is `direction`, right is level."""
-    right = np.cross(direction, [0, 0, 1])
-    right /= np.linalg.norm(right)
-    return np.stack([right, np.cross(direction, right), direction])
 
 
 def _detect(pixels, person_height, fps, rng):

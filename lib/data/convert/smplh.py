@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from lib.data.pickles import refuse_npy
-from lib.errors import UserError, describe
-from lib.files import require_file
+from lib.data.npz_files import read_npz
+from lib.errors import UserError
 
 JOINT_NAMES = (  # the body's, which come first; those of the fingers follow
     "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
@@ -105,34 +104,6 @@ def read_model(path, with_poses=False):
         parents,
         found["posedirs"].astype(np.float64) if with_poses else None,
     )
-
-
-def read_npz(path, keys):
-    """{key: array} of an .npz file without objects.
-
-    Raises:
-        UserError: the file is missing, truncated, lacks a key, or a key's array holds objects.
-    """
-    require_file(path)
-    refuse_npy(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            there = archive.files
-            found = {key: archive[key] for key in keys if key in there}
-    except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
-        raise cannot_load(path, "an .npz file of plain arrays", error) from error
-    for key in keys:
-        if key not in found:
-            raise UserError(f"{path}: lacks array {key!r}; it has {', '.join(there) or 'none'}")
-    return found
-
-
-def cannot_load(path, expected, error):
-    """The `UserError` for what `np.load` raised of a file that it is not to unpickle."""
-    if "Object arrays cannot be loaded" in str(error):
-        return UserError(f"{path}: holds Python objects, which are not loaded; expected {expected}")
-    reason = "pickles are not loaded" if "allow_pickle" in str(error) else describe(error)
-    return UserError(f"{path}: is truncated, or not {expected} ({reason})")
 
 
 def check_array(path, key, array, shape):

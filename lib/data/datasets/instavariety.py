@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from lib.body.skeleton import JOINTS, ROOT
 from lib.data.clips import split_clips
 from lib.data.datasets.base import Clips2D
+from lib.data.npz_files import read_npy
 from lib.data.store import BLOCK, Runs, StoredArray
-from lib.errors import UserError, describe
-from lib.files import require_file
+from lib.errors import UserError
 
 FRAMES, STRIDE = 81, 27  # of a clip, as published
 _MOST = 1e4  # of a coordinate, in half sizes of a person's box
@@ -79,15 +79,10 @@ def open_clips(config):
 
 
 def _map(path):
-    """A memory-mapped array of numbers."""
+    """Return a memory-mapped array of numbers."""
     if not path.exists():
         raise UserError(f"{path}: no such file{_HINT}")
-    require_file(path, _HINT)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        reason = "pickles are not loaded" if "allow_pickle" in str(error) else describe(error)
-        raise UserError(f"{path}: is truncated or not a .npy file of numbers ({reason}); copy it again") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
-        raise UserError(f"{path}: holds {getattr(array, 'dtype', 'several arrays')}, expected an array of real numbers")
+    array = read_npy(path, memory_map=True)
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"{path}: holds {array.dtype}, expected an array of real numbers")
     return array

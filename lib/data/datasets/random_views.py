@@ -8,7 +8,7 @@ import torch
 from lib.body.skeleton import JOINTS
 from lib.data.datasets.base import Dataset, TrainingClips
 from lib.data.motion_files import read_motion_files
-from lib.data.synthetic.random_views import Motion, Views
+from lib.data.synthetic.random_views import Motion, ViewSampler
 from lib.errors import UserError
 
 _SEED = 0  # of the test views, which are the same in every run
@@ -53,8 +53,8 @@ class RandomViews(Dataset):
                 known = ", ".join(sorted(set(motion["subject"]) - {""}))
                 raise UserError(f"held_back: {subject!r} is no subject of {', '.join(motion_files)}; there are {known}")
         self.n_frames = n_frames
-        self.views = Views(Motion(motion["joints"], motion["start"]), n_frames, flip=flip)
-        shots = self.views.motion.shots(n_frames, data_stride_train)
+        self.views = ViewSampler(Motion(motion["joints"], motion["start"]), n_frames, flip=flip)
+        shots = self.views.motion.intervals(n_frames, data_stride_train)
         source = np.searchsorted(motion["start"], shots[:, 0].numpy(), side="right") - 1
         of_test = ((motion["split"] == "test") | np.isin(motion["subject"], list(held_back)))[source]
         self.shots = shots[torch.from_numpy(~of_test)]

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lib.body.layouts import MEANS
 from lib.body.skeleton import JOINTS
-from lib.errors import UserError, describe
-from lib.files import PROJECT, require_file
+from lib.data.npz_files import read_npz
+from lib.files import PROJECT
 
 FILE = PROJECT / "data" / "body.npz"
 COEFFICIENTS = 16  # of a shape
+_ARRAYS = ("faces", "w", "i", "kp", "mean", "basis")  # triangles; skinning weights and bones; points; mean shape; basis
 
 _CUT = 2.0  # std: shapes beyond it are no people's
 _HINGE = 3.0  # how much a bent limb's plane counts against the parent's orientation; a straight limb has none
@@ -66,20 +68,12 @@ class Body:
     """
 
     def __init__(self, path=FILE):
-        try:
-            with np.load(require_file(path), allow_pickle=False) as file:
-                arrays = dict(file)
-            self.faces = arrays["faces"].astype(np.int32)
-            weights, bones = arrays["w"].astype(np.float32), arrays["i"]
-            self._points = arrays["kp"].astype(np.float32)
-            self._mean = arrays["mean"].reshape(-1, 3)
-            self._basis = arrays["basis"].astype(np.float32)
-        except (OSError, MemoryError, UserError):
-            raise
-        except Exception as error:  # a damaged file raises whatever zipfile and NumPy do
-            raise UserError(
-                f"{path}: is no body ({describe(error)}); restore it with: git checkout -- {path}"
-            ) from error
+        arrays = read_npz(path, _ARRAYS, f"; restore it with: git checkout -- {path}")
+        self.faces = arrays["faces"].astype(np.int32)
+        weights, bones = arrays["w"].astype(np.float32), arrays["i"]
+        self._points = arrays["kp"].astype(np.float32)
+        self._mean = arrays["mean"].reshape(-1, 3)
+        self._basis = arrays["basis"].astype(np.float32)
         self._count = len(weights)
         segment_of = _segment_of_bones(len(self._mean) - self._count)
         self._weights = np.zeros((self._count, len(SEGMENTS)), np.float32)
@@ -191,9 +185,9 @@ def _joints(bones, nose, top):
     joints = np.zeros((len(nose), len(JOINTS), 3), np.float32)
     for joint, places in bones.items():
         joints[:, joint] = places
-    joints[:, 0], joints[:, 8] = joints[:, [1, 4]].mean(1), joints[:, [11, 14]].mean(1)
-    joints[:, 7] = (joints[:, 0] + joints[:, 8]) / 2
-    joints[:, 9], joints[:, 10] = nose, top
+    for joint, others in MEANS.items():
+        joints[:, joint] = joints[:, others].mean(1)
+    joints[:, JOINTS.index("nose")], joints[:, JOINTS.index("head top")] = nose, top
     return joints
 
 

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from lib.body.camera import orbit_rotation
 from lib.body.skeleton import ROOT
 from lib.data.synthetic.draws import between, some
 
@@ -31,14 +32,12 @@ def draw_cameras(joints):
     roll = torch.where(some(clips, _UNUSUAL), between(clips, -_ROLLS, _ROLLS), _ROLL * torch.randn(clips))
     usual = (_ELEVATION[0] + _ELEVATION[1] * torch.randn(clips)).clamp(-0.5, 1.1)
     elevation = torch.where(some(clips, _UNUSUAL), between(clips, *_ELEVATIONS), usual)
-    ahead = -torch.stack([elevation.cos() * yaw.cos(), elevation.cos() * yaw.sin(), elevation.sin()], dim=-1)
-    right = torch.stack([-yaw.sin(), yaw.cos(), torch.zeros(clips)], dim=-1)
-    down = torch.linalg.cross(ahead, right)
+    right, down, forward = orbit_rotation(yaw, elevation).unbind(-2)
     rotation = torch.stack(
         [
             roll.cos()[:, None] * right + roll.sin()[:, None] * down,
             roll.cos()[:, None] * down - roll.sin()[:, None] * right,
-            ahead,
+            forward,
         ],
         dim=1,
     )

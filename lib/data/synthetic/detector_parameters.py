@@ -8,7 +8,6 @@ from lib.data.joint_tables import Strict, read_joint_table
 
 STATES = ("seen", "hidden", "outside")  # of the image: how joints are visible, by their numbers
 GROUPS = {"trunk": (1, 4, 11, 14), "limbs": (2, 3, 5, 6, 12, 13, 15, 16), "head": (9, 10)}  # joints that are alike
-MEANS = {0: (1, 4), 7: (1, 4, 11, 14), 8: (11, 14)}  # joints that detectors do not have: means of others
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Length = Annotated[float, Field(ge=0)]

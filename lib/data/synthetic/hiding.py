@@ -2,6 +2,7 @@
 
 import torch
 
+from lib.body.camera import project
 from lib.body.skeleton import JOINTS
 from lib.data.synthetic.draws import some
 
@@ -18,7 +19,7 @@ _BEHIND = 0.08  # m further than a limb: hidden by it
 
 def behind_body(joints):
     """Return (..., 17) bool: joints (..., 17, 3), camera axes, m, before which the person's own trunk or a limb is."""
-    places = joints[..., :2] / joints[..., 2:].clamp(min=0.1)
+    places = project(joints, 1.0)
     a, b = (list(end) for end in zip(*_THICKNESS))
     start, limb = places[..., a, :], places[..., b, :] - places[..., a, :]
     off = places[..., None, :] - start[..., None, :, :]  # (..., 17, limbs, 2)

@@ -5,9 +5,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from lib.body.camera import NEAREST
+
 NOTHING = 255  # a segment that is none
 
-_NEAREST, _FARTHEST = 0.1, 100.0  # m
+_FARTHEST = 100.0  # m
 _AMBIENT = 0.45  # of the light; the rest comes from one side
 
 
@@ -44,7 +46,7 @@ def render(vertices, normals, faces, colours, segment, focal, light, background)
         depth = np.full((height, width), _FARTHEST, np.float32)
         pose = np.eye(4, dtype=np.float32)
         return cv2.triangleRasterize(
-            corners, faces, np.ascontiguousarray(values, np.float32), image, depth, pose, field, _NEAREST, _FARTHEST,
+            corners, faces, np.ascontiguousarray(values, np.float32), image, depth, pose, field, NEAREST, _FARTHEST,
             settings,
         )  # fmt: skip
 
@@ -53,8 +55,3 @@ def render(vertices, normals, faces, colours, segment, focal, light, background)
     labels = np.repeat(segment[:, None] / NOTHING, 3, axis=1)
     marked, _ = draw(labels, cv2.RASTERIZE_SHADING_FLAT, np.ones((height, width, 3), np.float32))
     return Rendered(image, depth, np.rint(marked[..., 0] * NOTHING).astype(np.uint8))
-
-
-def project(points, focal, size):
-    """Return px (..., 2) of points (..., 3) in camera axes, of an image of size (width, height)."""
-    return points[..., :2] / np.maximum(points[..., 2:], _NEAREST) * focal + np.asarray(size) / 2

@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from lib.body.camera import project
 from lib.body.skeleton import JOINTS
 from lib.data.motion_files import FPS as MOTION_FPS
 from lib.data.synthetic.appearance import dress
 from lib.data.synthetic.body import COEFFICIENTS, SEGMENTS, Body
 from lib.data.synthetic.cameras import draw_cameras
-from lib.data.synthetic.render import project, render
+from lib.data.synthetic.render import render
 from lib.data.synthetic.scene import Camera, background, occluders
 
 FPS = 30.0
@@ -64,7 +65,7 @@ class Stage:
                 )
                 size = tuple(int(side) for side in np.rint(2 * half * _SIDE))
                 joints, focal = posed.joints @ rotation.T + offset, float(focal) * _SIDE
-                keypoints = project(joints, focal, size)
+                keypoints = project(joints, focal, np.array(size) / 2)
                 if _good(keypoints, size):
                     break
         colours = dress(self.body, rng)

@@ -4,7 +4,8 @@ Each clip has a detector of one of three kinds (`KINDS`):
 
 - measured: errs as the detector `accurate` was measured to (`tools/measure_detector.py`, configs/noise/blazepose.yaml);
 - broad: any other: its own idea of each joint, errors of any size, any style of confidence;
-- exact: means the very joints of the motion capture, and hardly errs.
+- exact: means the very joints of the motion capture and hardly errs, hidden or not, as keypoints that follow from
+  motion capture themselves do.
 
 An error in a clip is constant + lasting + jitter, each Gaussian: the second with a correlation that falls exponentially in
 time, the third new in every frame. Their size varies from clip to clip and joint to joint (log-normal) and grows where a
@@ -18,8 +19,10 @@ from typing import NamedTuple
 
 import torch
 
+from lib.body.camera import project
+from lib.body.layouts import MEANS
 from lib.body.skeleton import FLIPPED, JOINTS, LEFT, RIGHT
-from lib.data.synthetic.detector_parameters import GROUPS, MEANS, STATES, read_parameters
+from lib.data.synthetic.detector_parameters import GROUPS, STATES, read_parameters
 from lib.data.synthetic.draws import between, some, where
 from lib.data.synthetic.hiding import behind_body, behind_things, members, spans
 from lib.data.synthetic.trunk import trunk_axes
@@ -29,7 +32,8 @@ PARAMETERS = PROJECT / "configs" / "noise" / "blazepose.yaml"
 KINDS = MEASURED, BROAD, EXACT = range(3)
 SIDES = {"all": (*LEFT, *RIGHT), "legs": (1, 2, 3, 4, 5, 6), "arms": (11, 12, 13, 14, 15, 16)}  # swapped together
 
-_EXACT, _MEASURED = 0.3, 0.4  # shares of clips
+_EXACT, _MEASURED = 0.4, 0.3  # shares of clips
+_CERTAIN = 0.7  # share of exact clips whose every confidence is 1
 _NOSE, _HEAD_TOP, _NOSE_TIP = 9, 10, 0.6  # the tip that detectors see is up to so much nearer to the head's top
 _LABORATORIES = 0.5  # of `_DEFINITION`: how far the joints of motion capture differ where the detector's are known
 _GAPS = 0.1  # share of clips with frames in which nobody is found
@@ -108,11 +112,12 @@ class SimulatedDetector:
             seconds: (B,) from one frame to the next.
             kinds: (B,) of `KINDS`.
         """
-        places = joints[..., :2] / joints[..., 2:].clamp(min=0.1) * focal[:, None, None, None]
+        places = project(joints, focal[:, None, None, None])
         hidden = behind_things(*joints.shape[:2]) | behind_body(joints)
         outside = (places.abs() > half[:, None, None]).any(-1)
         size = (places - places.mean((1, 2), keepdim=True)).square().sum(-1).mean((1, 2)).sqrt()
-        return self.err(places, torch.where(outside, 2, hidden.long()), size, seconds, kinds)
+        state = torch.where(outside, 2, hidden.long()).masked_fill((kinds == EXACT)[:, None, None], 0)
+        return self.err(places, state, size, seconds, kinds)
 
     def err(self, places, state, size, seconds, kinds):
         """Return detections (B, F, 17, 3) of true places (B, F, 17, 2).
@@ -123,8 +128,8 @@ class SimulatedDetector:
             seconds, kinds: as of `detect`.
         """
         clips, frames = places.shape[:2]
-        measured = kinds == MEASURED
-        habits = _merge(measured, self._measured_habits(clips, state), _broad_habits(clips, state, kinds == EXACT))
+        measured, exact = kinds == MEASURED, kinds == EXACT
+        habits = _merge(measured, self._measured_habits(clips, state), _broad_habits(clips, state, exact))
         over_time = _over_time(clips, frames, seconds / self.parameters.correlation_time)
         error = habits.constant * torch.randn(clips, 1, len(JOINTS), 2) + habits.lasting * over_time(2)
         error = error + habits.jitter * torch.randn_like(places)
@@ -133,7 +138,7 @@ class SimulatedDetector:
         found = places + (error + habits.guess * over_time(2)) * size[:, None, None, None]
 
         for name, joints in SIDES.items():
-            share = torch.where(measured, getattr(self.parameters.swaps, name), _SWAPS[name])
+            share = torch.where(measured, getattr(self.parameters.swaps, name), _SWAPS[name]).masked_fill(exact, 0)
             swapped = spans(clips, frames, share)[..., None] & members(joints)
             found = torch.where(swapped[..., None], found[:, :, list(FLIPPED)], found)
 
@@ -142,6 +147,8 @@ class SimulatedDetector:
         rank = memory**0.5 * over_time(1) + (1 - memory) ** 0.5 * torch.randn(clips, frames, len(JOINTS), 1)
         as_measured = self.confidence(distance, state, torch.special.ndtr(rank[..., 0]))
         confidence = where(measured, as_measured, _broad_confidence(distance, state > 0))
+        certain = exact & some(clips, _CERTAIN)
+        confidence = confidence.masked_fill(certain[:, None, None], 1.0)
 
         for joint, parts in MEANS.items():
             found[:, :, joint] = found[:, :, list(parts)].mean(2)
@@ -175,7 +182,8 @@ def _broad_habits(clips, state, exact):
     jitter = _JITTER * torch.rand(clips, 1, 1, 1) * scale
     guess = _GUESS * (state[..., None] > 0)
     outlier_size = _OUTLIER_SIZE * torch.rand(clips, 1, 1, 1)
-    return _Habits(_CONSTANT * scale, _LASTING * scale, jitter, guess, torch.full_like(scale, _OUTLIERS), outlier_size)
+    outliers = torch.full_like(scale, _OUTLIERS).masked_fill(exact[:, None, None, None], 0)
+    return _Habits(_CONSTANT * scale, _LASTING * scale, jitter, guess, outliers, outlier_size)
 
 
 def _broad_confidence(distance, hidden):

@@ -134,7 +134,7 @@ def load_strictly(model, path, what):
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     except Exception as error:  # pickle's, zipfile's and torch's have no common base
-        raise UserError(f"{path}: cannot be read as PyTorch weights ({describe(error)})") from error
+        raise UserError(f"{path}: cannot be read as PyTorch weights; a file of tensors only is needed") from error
     needed = {name: t for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     for name, tensor in needed.items():
         if name not in state:

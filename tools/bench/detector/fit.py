@@ -16,8 +16,9 @@ import numpy as np
 from scipy.optimize import curve_fit, least_squares
 from scipy.stats import norm
 
+from lib.body.layouts import MEANS
 from lib.body.skeleton import FLIPPED, JOINTS
-from lib.data.synthetic.detector_parameters import GROUPS, MEANS, STATES
+from lib.data.synthetic.detector_parameters import GROUPS, STATES
 from lib.data.synthetic.simulated_detector import SIDES
 from lib.errors import UserError
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lib.body.skeleton import LIMBS
+from lib.body.camera import project
+from lib.body.skeleton import limb_vectors
+from lib.data.npz_files import read_npz
 from lib.data.synthetic.random_views import STANDARD_SIZE
-from lib.data.synthetic.render import project
 from lib.data.synthetic.sequences import FPS, SEEN
 from lib.data.synthetic.trunk import trunk_axes
-from lib.errors import UserError, describe
-from lib.files import atomic_path, require_file
+from lib.files import atomic_path
 from lib.video.detection import open_detector
 from tools.bench.scoring.footage import Excerpt, read_views
 from tools.bench.scoring.matching import Estimate, match
@@ -76,8 +76,7 @@ def _drawn_track(detector, sequence, start):
         off = [np.median(np.linalg.norm(person[:, :2] - truth, axis=-1)) for person in people]
         near = people and min(off) < _NEAR * size
         found.append(people[int(np.argmin(off))] if near else np.full((17, 3), np.nan))
-    height, width = sequence.images[0].shape[:2]
-    axes = _axes(sequence.joints, sequence.focal, (width, height))
+    axes = _axes(sequence.joints, sequence.focal)
     return Track(FPS, np.array(found), sequence.keypoints, sequence.visible, size, axes)
 
 
@@ -96,28 +95,21 @@ def load_tracks(path):
     Raises:
         UserError: the file is missing, damaged or another.
     """
-    try:
-        with np.load(require_file(path), allow_pickle=False) as file:
-            arrays = dict(file)
-        spans = [slice(a, b) for a, b in zip(arrays["start"], arrays["start"][1:])]
-        return [
-            Track(fps=float(fps), size=float(size), **{key: arrays[key][span] for key in _OF_FRAMES})
-            for span, fps, size in zip(spans, arrays["fps"], arrays["size"], strict=True)
-        ]
-    except (OSError, MemoryError, UserError):
-        raise
-    except Exception as error:  # a damaged file raises whatever zipfile and NumPy do
-        raise UserError(f"{path}: has no tracks ({describe(error)}); measure them again") from error
+    arrays = read_npz(path, ("start", "fps", "size", *_OF_FRAMES), "; measure the tracks again")
+    spans = [slice(a, b) for a, b in zip(arrays["start"], arrays["start"][1:])]
+    return [
+        Track(fps=float(fps), size=float(size), **{key: arrays[key][span] for key in _OF_FRAMES})
+        for span, fps, size in zip(spans, arrays["fps"], arrays["size"])
+    ]
 
 
 def _size(places):
     return float(np.sqrt(np.square(places - places.mean((0, 1))).sum(-1).mean()))
 
 
-def _axes(joints, focal, size):
+def _axes(joints, focal):
     axes = trunk_axes(torch.from_numpy(np.ascontiguousarray(joints, np.float32))).numpy()
-    parent, child = map(list, zip(*LIMBS))
-    metre = np.linalg.norm(joints[:, child] - joints[:, parent], axis=-1).sum(1).mean() / STANDARD_SIZE
+    metre = np.linalg.norm(limb_vectors(joints), axis=-1).sum(1).mean() / STANDARD_SIZE
     moved = joints[:, :, None] + _STEP * metre * axes[:, None]
-    off = project(moved, focal, size) - project(joints, focal, size)[:, :, None]
+    off = project(moved, focal) - project(joints, focal)[:, :, None]
     return np.swapaxes(off, -1, -2) / _STEP

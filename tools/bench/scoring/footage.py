@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.body.skeleton import ROOT
+from lib.data.npz_files import read_npz
 from lib.errors import UserError, describe
 from lib.files import PROJECT, require_file
 from lib.video.io.source import VideoSource
@@ -63,11 +64,9 @@ def read_views(folder=FOLDER, frames=None, stride=1):
     Raises:
         UserError: a file is missing or damaged.
     """
-    path = require_file(Path(folder) / "truth.npz")
+    truth = read_npz(Path(folder) / "truth.npz")
     bystanders = require_file(Path(folder) / "bystanders.json")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            truth = dict(file)
         boxes = json.loads(bystanders.read_text(encoding="utf-8"))
         chosen = slice(0, frames, stride)
         whole, fps = list(zip(truth["joints"] / 1e3, truth["believed"])), float(truth["fps"])
