@@ -25,6 +25,8 @@ NEW = ["--config", S_CONFIG, *SMALL, "batch_size=10"]  # 52 clips: the last batc
 PLAIN = [*NEW, "epochs=2", "flip=False", "drop_path=0"]  # nothing random but the order of clips
 RANDOM = [*NEW, "epochs=6", "flip=True", "drop_path=0.2", "no_eval=True"]
 
+BAD = 15  # a clip that is process 1's in an early step of seed 0; after it no process has a finite loss
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread_each(environment):  # noqa: F811
@@ -188,19 +190,13 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_before_anything_is_s
     clips.mkdir(parents=True)
     with np.load(PARITY / "h36m_expected.npz") as expected:
         for i, (x, y) in enumerate(zip(expected["train_input"], expected["train_label"])):
-            content = {"data_input": x, "data_label": np.full_like(y, np.nan) if i == 17 else y}
+            content = {"data_input": x, "data_label": np.full_like(y, np.nan) if i == BAD else y}
             (clips / f"{i:08d}.pkl").write_bytes(pickle.dumps(content))
-    arguments = [*PLAIN, f"data_root={clips.parents[1]}", "-c", folder, *QUIET, "checkpoint_minutes=0"]
-    line = refusal(start_together(environment, 2, *arguments), [1, 1])
-    step, who, named = re.search(
-        r"loss is nan at epoch 1, step (\d) of 6 in process (\d) \(clips ([\d, ]+)\)", line
-    ).groups()
-    assert "17" in named.split(", ") and "nothing was saved over the last good checkpoint" in line
+    line = refusal(start_together(environment, 2, *PLAIN, f"data_root={clips.parents[1]}", "-c", folder, *QUIET), [1, 1])
+    found = re.search(r"loss is nan at epoch 1, step \d of 6 in process 1 \(clips ([\d, ]+)\)", line)
+    assert found and str(BAD) in found[1].split(", ") and "nothing was saved over the last good checkpoint" in line
     assert line.removeprefix("error: ") in (folder / "train.log").read_text()
-    if (folder / WITHIN).exists():
-        saved = read_checkpoint(folder / WITHIN)
-        assert saved.state["position"]["batch"] < int(step)
-        assert all(value.isfinite().all() for value in saved.model.values())
+    assert not list(folder.glob("*.bin"))
 
 
 @pytest.mark.parametrize(
