@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from lib.errors import UserError, nearest
 from lib.memory import reuse_freed_memory
+from lib.threads import spin_briefly
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +60,7 @@ def run(main):
     for name in {"SIGTERM", "SIGUSR1"} & set(dir(signal)):
         signal.signal(getattr(signal, name), signal.default_int_handler)
     reuse_freed_memory()
+    spin_briefly()  # for commands that load PyTorch only now
     for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
         stream.reconfigure(errors="replace")  # a terminal without the table's characters
     try:

@@ -42,6 +42,13 @@ def count(text):
     return int(text)
 
 
+def whole(text):
+    """Return the number that an option says, for argparse: a whole one of at least 0."""
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
 def options_of(options, device):
     """Return the options as recorded in results: without the folder, with the chosen device."""
     return {key: value for key, value in vars(options).items() if key != "out"} | {"device": device.type}
