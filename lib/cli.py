@@ -51,10 +51,13 @@ def progress_bar(items, doing, **looks):
     return tqdm(items, desc=doing, disable=True if sys.stderr is None else None, **looks)
 
 
-def run(main):
+def run(main, when_memory_ends="close other programs, or use a machine with more"):
     """Calls main() and exits: 0, or a user's error as one line and its exit code, or 130 when interrupted.
 
     A request to end (SIGTERM) counts as an interruption, so that what is open is closed.
+
+    Args:
+        when_memory_ends: what a user can do then, in options and keys that this command has.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     reuse_freed_memory()
@@ -75,5 +78,5 @@ def run(main):
         known = ("out of memory", "can't allocate memory")
         if not isinstance(error, MemoryError) and not any(text in str(error) for text in known):
             raise
-        print("error: out of memory; lower batch_size or clip_len", file=sys.stderr)
+        print(f"error: out of memory; {when_memory_ends}", file=sys.stderr)
         sys.exit(1)

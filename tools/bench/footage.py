@@ -133,4 +133,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, when_memory_ends="lower --frames")
