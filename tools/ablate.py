@@ -231,4 +231,4 @@ def _table(rows):
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, when_memory_ends="lower batch_size or clip_len")

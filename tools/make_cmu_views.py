@@ -36,4 +36,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, when_memory_ends="lower --train-views")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.errors import UserError, nearest
 from lib.files import require_file
+from lib.system import take_room
 from lib.video.detection import open_detector, options_of_detector
 from lib.video.detection.keypoints_file import read_keypoints
 from lib.video.detection.search import View
@@ -270,8 +271,7 @@ def _lift_person(person, lifter, size, fps, times, cutoff):
 def _mapped(path, shape):
     """A float32 array in a file whose room on the disk is taken; what is missing later would end the process."""
     array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-    with open(path, "r+b") as handle:
-        os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+    take_room(path)
     return array
 
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import PARITY, ROOT, relative_error
+from conftest import PARITY, ROOT, is_drawn, relative_error
 from test_augment import annotations, person, write_instavariety
 
 from lib.body.skeleton import FLIPPED
@@ -89,7 +89,7 @@ def test_2d_clips_come_in_after_the_curriculum(trained):
         assert history[2][name] < history[1][name], name
     assert "clips cut from" in printed and "amass.store" in printed and "h36m_schema.pkl" in printed
     assert "2D clips from epoch 2 on: 18 clips in" in printed
-    assert (run_folder / "loss_curves.png").read_bytes().startswith(b"\x89PNG")
+    is_drawn(run_folder / "loss_curves.png")
 
 
 @pytest.mark.parametrize("epoch", [1, 2])  # before 2D clips come in, and after

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, is_drawn
 
 from lib.config import load_config
 from lib.data.convert.mpi_inf_3dhp import CAMERA_SIZES
@@ -71,7 +71,7 @@ def test_a_run_is_scored_as_the_benchmark_does(folder, trained):
     assert scores["mean_pose"]["mpjpe"] < 100  # mm: people only sway
     assert "all valid frames" in trained and "PCK at 150 mm" in trained and "wrists" in trained
     for picture in ("loss_curves.png", "per_action.png", "skeletons.png"):
-        assert (folder / "run" / picture).read_bytes().startswith(b"\x89PNG")
+        is_drawn(folder / "run" / picture)
 
 
 def test_a_checkpoint_is_evaluated_by_middle_frames(folder, trained):

@@ -51,7 +51,10 @@ def opening(config):
 
 def loading(config):
     """Return the time of a batch on one core, without reading ahead."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    else:
+        print("this system does not keep a process on one core: the time of a batch is that of all cores")
     batches, seconds = Lifting(config.model_copy(update={"num_workers": 0}), read(config)).loaders("train"), []
     coming = iter(batches)
     for _ in range(min(BATCHES, len(batches))):
@@ -144,4 +147,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, when_memory_ends="lower --share")

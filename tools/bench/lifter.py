@@ -84,4 +84,4 @@ def _figures(results):
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, when_memory_ends="raise --stride")
