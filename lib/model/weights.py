@@ -68,8 +68,8 @@ def read_checkpoint(path):
     path = require_file(path)
     scalar = np.float64(0).__reduce__()[0]  # NumPy's rebuilder of scalars; its module differs in NumPy 1 and 2
     names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    types = [np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
-    with open(path, "rb") as handle, torch.serialization.safe_globals([*types, *names]):
+    types: list = [np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
+    with open(path, "rb") as handle, torch.serialization.safe_globals(types + names):
         try:
             _check_sums(handle)
             content = torch.load(handle, map_location="cpu", weights_only=True)

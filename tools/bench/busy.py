@@ -98,9 +98,9 @@ def measure(options):
         for case in CASES:
             cases[case]["median_seconds"] = median(cases[case]["seconds"])
     for cases in found.values():
-        alone, beside = (cases[case]["median_seconds"] for case in CASES)
+        alone, beside = (median(cases[case]["seconds"]) for case in CASES)
         cases["slowdown"] = beside / alone
-        cases["alone_over_default"] = alone / found[DEFAULT][CASES[0]]["median_seconds"]
+        cases["alone_over_default"] = alone / median(found[DEFAULT][CASES[0]]["seconds"])
     return found
 
 

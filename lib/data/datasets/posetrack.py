@@ -103,8 +103,8 @@ def read_tracks(path):
             raise UserError(f"{place}: 'keypoints' is not finite")
         tracks[track].append(keypoints.reshape(-1, 3)[order])
     found = [np.stack(frames) for frames in tracks.values()]
-    for track in found:
-        track[..., 2] = track[..., 2] > 0
+    for person in found:
+        person[..., 2] = person[..., 2] > 0
     return found
 
 

@@ -51,7 +51,8 @@ class Accurate(Detector):
 
     def __init__(self, det_model=movenet.MODEL, pose_model=blazepose.MODEL, people=6):
         self._finder, self._network = MoveNet(det_model), BlazePose(pose_model)
-        self._most, self.warnings = people, []
+        self._most = people
+        self.warnings: list[str] = []
         self._people, self._turn = [], 0
         self._promising = []  # the view in which someone was found about whom the two networks do not agree yet
         self._searched = self._last = None  # s, of the last frame with other views; of the last frame

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import av.filter
 import cv2
+import numpy as np
 
 from lib.errors import UserError, describe
 from lib.files import atomic_path, cannot_write
