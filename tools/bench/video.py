@@ -88,7 +88,7 @@ def stages(folder):
     frames = list(source)
     detect(source, folder / "lifted" / "detections", Options(), lambda items, *_, **__: items).close()
     poses = lift(source, folder / "lifted", Options())
-    calls = {
+    calls: dict = {
         **{f"finding_people_{name}": partial(finding, frames, name) for name in DETECTORS},
         "lifting": lambda: lifting(source, folder / "lifted"),
         "rendering": lambda: drawing(frames, poses),
