@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import nn
 from tqdm import tqdm
 
@@ -36,7 +37,8 @@ class FrameMLP(nn.Module):
         self.layers = nn.Sequential(*hidden, nn.Linear(width, 3 * joints))
 
     def forward(self, x):
-        return self.layers(x.flatten(0, 1).flatten(1)).view(*x.shape[:2], self.joints, 3)
+        y = self.layers(rearrange(x, "b f j c -> (b f) (j c)"))
+        return rearrange(y, "(b f) (j c) -> b f j c", b=len(x), c=3)
 
 
 def main():

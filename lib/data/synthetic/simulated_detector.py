@@ -18,6 +18,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 
 from lib.body.camera import project
 from lib.body.layouts import MEANS
@@ -212,6 +213,6 @@ def _over_time(clips, frames, step):
 
     def draw(channels):
         drawn = factor @ torch.randn(clips, frames, len(JOINTS) * channels)
-        return drawn.reshape(clips, frames, len(JOINTS), channels)
+        return rearrange(drawn, "b f (j c) -> b f j c", c=channels)
 
     return draw

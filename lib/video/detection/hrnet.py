@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from einops import rearrange
 from torch.nn import functional
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 
@@ -64,7 +65,7 @@ class HRNet(Detector):
 
     @torch.inference_mode()
     def detect(self, frame, seconds, number):
-        picture = torch.tensor(frame, device=self.device).permute(2, 0, 1).float() / 255
+        picture = rearrange(torch.tensor(frame, device=self.device), "h w c -> c h w").float() / 255
         found = self.people([picture])[0]
         people = (found["labels"] == PERSON) & (found["scores"] >= self.score)
         boxes, scores = found["boxes"][people], found["scores"][people].tolist()
@@ -111,7 +112,7 @@ def decode(heatmaps, regions):
         (n, K, 3): x, y in px of the frame, and the height there.
     """
     h, w = heatmaps.shape[2:]
-    top, index = heatmaps.flatten(2).max(dim=2)
+    top, index = rearrange(heatmaps, "b j h w -> b j (h w)").max(dim=2)
     index = index * (top > 0)  # as published: the corner where nothing is above 0
     x, y = index % w, index // w
     inner = (x > 1) & (x < w - 1) & (y > 1) & (y < h - 1)  # as published: no shift at the edges
