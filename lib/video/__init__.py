@@ -1,4 +1,4 @@
-"""People in videos, in 3D: `from lib.video import lift_video`, or `lift_keypoints` where keypoints are there already."""
+"""3D poses of people in videos: `from lib.video import lift_video`, or `lift_keypoints` for existing keypoints."""
 
 from importlib import import_module
 

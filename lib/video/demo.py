@@ -1,4 +1,4 @@
-"""What `vis.py` does: from its options to a folder of results."""
+"""Implementation of `vis.py`: from its options to a folder of results."""
 
 import glob
 import shutil
@@ -14,7 +14,7 @@ from lib.cli import progress_bar
 from lib.errors import UserError, nearest
 from lib.files import PROJECT, cannot_write, only_one, require_file, require_folder
 from lib.video.detection import options_of_detector
-from lib.video.export.results import is_result, write_data, write_pictures
+from lib.video.export.results import is_result, write_data, write_videos
 from lib.video.io.source import VideoSource
 from lib.video.io.writer import VideoWriter
 from lib.video.pipeline import MOST_PIXELS, lift, options_of
@@ -29,7 +29,7 @@ _SAME = (
 
 
 def lift_to_folder(options):
-    """Lifts the video of `options` (see `vis.py`) and writes all results.
+    """Lift the video of `options` (see `vis.py`) and write all results.
 
     Raises:
         UserError: an option or the video is bad, nobody is seen, or results cannot be written.
@@ -40,7 +40,7 @@ def lift_to_folder(options):
     name = Path(source.name).stem.replace(" ", "_").strip(".") or "video"
     folder = Path(options.out_path or OUTPUT / name).resolve()
     if not camera and is_result(source.path, folder):
-        raise UserError(f"{source.path}: the film of the results would take its place; choose another folder with -o")
+        raise UserError(f"{source.path}: the video of the results would take its place; choose another folder with -o")
     with _results_folder(folder):
         if camera:
             source = _recorded(source, folder / "recording.mp4", chosen.turn)
@@ -48,7 +48,7 @@ def lift_to_folder(options):
         try:
             poses = lift(source, working, chosen, progress_bar)
             qualities = write_data(poses, source, folder, chosen.smooth)
-            write_pictures(poses, source, folder, working, options.audio, progress_bar)
+            write_videos(poses, source, folder, working, options.audio, progress_bar)
         except KeyboardInterrupt:
             again = f"python vis.py --video {source.path} -o {folder}" if camera else "the same command"
             print(f"stopped: {folder} keeps what is done; {again} goes on with the people found so far")
@@ -61,7 +61,7 @@ def lift_to_folder(options):
 
 @contextmanager
 def _results_folder(folder):
-    """Makes the folder, which no other process writes to meanwhile; if the block fails and it is new and empty, it goes."""
+    """Make the folder and lock it against other processes; remove it if the block fails and it is new and empty."""
     new = not folder.exists()
     if not new:
         require_folder(folder)
@@ -101,7 +101,7 @@ def _lifting(options):
 
 
 def _flag(key):
-    """The option of `vis.py` that has a key's name."""
+    """Return the option of `vis.py` with a key's name."""
     return "--" + key.replace("_", "-")
 
 
@@ -117,7 +117,7 @@ def _device(gpu):
 
 
 def _find(name):
-    """A path, or a name in `VIDEOS`."""
+    """Return the file of a path, or of a name in `VIDEOS`."""
     if "://" in name:
         raise UserError(f"{name}: addresses are not taken; download the video first")
     path = Path(name)
@@ -130,7 +130,7 @@ def _find(name):
 
 
 def _recorded(camera, path, turn):
-    """The `VideoSource` of what a camera sees until Ctrl-C; the recording itself is not turned."""
+    """Return the `VideoSource` of a camera's recording until Ctrl-C; the recording itself is not turned."""
     print(f"{camera.name}: recording; Ctrl-C ends it")
     with camera, VideoWriter(path, camera.width, camera.height, camera.fps, keep_partial=True) as writer:
         try:

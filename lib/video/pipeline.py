@@ -1,4 +1,4 @@
-"""A video to the 3D poses of its people: detect and track, lift, place in the world. Memory does not grow with length."""
+"""Pipeline from a video to the 3D poses of its people: detect, track, lift, place in the world, in constant memory."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lib.errors import UserError, nearest
+from lib.errors import UserError, first_invalid
 from lib.files import require_file
 from lib.system import take_room
 from lib.video.detection import open_detector, options_of_detector
@@ -29,7 +29,7 @@ from lib.video.track.detections import Detections
 from lib.video.track.gaps import blocks, bridge, fill
 from lib.video.track.tracker import Tracker, shortest
 
-MOST_PIXELS = 1920  # px of a picture's longer side; larger ones are worked on smaller
+MOST_PIXELS = 1920  # px of a image's longer side; larger ones are worked on smaller
 _SAVE_EVERY = 300  # frames
 _LOOK_BACK = 15  # frames, before an interrupted detection goes on
 
@@ -37,18 +37,18 @@ log = logging.getLogger(__name__)
 
 
 class NobodySeen(UserError):
-    """A video without people."""
+    """Error for a video without people."""
 
 
 class Options(BaseModel):
-    """How a video is lifted."""
+    """Options of lifting a video."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     weights: Path = WEIGHTS  # checkpoint file
     config: Path | None = None  # YAML file, where the checkpoint has none or other keys are wanted
     clip_len: int | None = Field(None, ge=1)  # frames of a window; the config's by default
-    pixel: bool = False  # a network trained on whole pictures sees keypoints where they are
+    pixel: bool = False  # a network trained on whole images sees keypoints where they are
     detector: str = "accurate"  # a key of `lib.video.detection.DETECTORS`
     detector_options: dict = {}  # for its class
     keypoints: Path | None = None  # detections made elsewhere, in place of a detector
@@ -63,7 +63,7 @@ class Options(BaseModel):
 
 
 def options_of(values):
-    """`Options` of a dict.
+    """Return the `Options` of a dict.
 
     Raises:
         UserError: an option is unknown or has a wrong value.
@@ -71,19 +71,18 @@ def options_of(values):
     try:
         return Options(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            known = Options.model_fields
-            raise UserError(f"{key}: unknown option{nearest(key, known)}; there are {', '.join(known)}") from error
-        raise UserError(f"{key}: {values[key]!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+        known = Options.model_fields
+        (key, *_), problem = first_invalid(error, known)
+        if key not in known:
+            raise UserError(f"{key}: {problem}; there are {', '.join(known)}") from error
+        raise UserError(f"{key}: {values[key]!r}: {problem}") from error
 
 
 def lift_video(video, progress=None, **options):
-    """The `Poses` of a video's people, in memory.
+    """Return the `Poses` of a video's people, in memory.
 
     Args:
-        video: path; a picture whose longer side is above 1920 px is worked on, and its px are given, at that size.
+        video: path; an image whose longer side is above 1920 px is worked on, and its px are given, at that size.
         progress: wraps what is gone through, as `lib.cli.progress_bar` does.
         options: fields of `Options`.
 
@@ -99,7 +98,7 @@ def lift_video(video, progress=None, **options):
 
 
 def lift(source, folder, options, progress=None):
-    """The `Poses` of a `VideoSource`, memory-mapped in `folder`, where an interrupted detection goes on."""
+    """Return the `Poses` of a `VideoSource`, memory-mapped in `folder`, where an interrupted detection resumes."""
     folder, progress = Path(folder), progress or _silent
     if options.smooth:
         check_cutoff(options.smooth, source.fps)
@@ -114,7 +113,7 @@ def lift(source, folder, options, progress=None):
 
 
 def detect(source, folder, options, progress):
-    """The `Detections` of all frames.
+    """Return the `Detections` of all frames.
 
     Raises:
         UserError: the video has no frame, or a detector or a file of keypoints is bad.
@@ -140,7 +139,7 @@ def detect(source, folder, options, progress):
 
 
 def _detect(found, source, options, progress):
-    """Goes on with the detections `found` until the video ends."""
+    """Continue the detections `found` until the video ends."""
     if options.keypoints:
         width, height = (source.height, source.width) if source.turn % 180 else (source.width, source.height)
         size, scale = (width / source.scale, height / source.scale), source.scale
@@ -173,7 +172,7 @@ def _detect(found, source, options, progress):
 
 
 def _open_detector(options):
-    """The detector of `options`, on its device if it has the choice."""
+    """Open the detector of `options`, on its device if it has the choice."""
     device = choose_device(options.device)
     if device.type == "cuda" and "device" in options_of_detector(options.detector):
         return open_detector(options.detector, device=str(device), **options.detector_options)
@@ -181,7 +180,7 @@ def _open_detector(options):
 
 
 def _placed(detection, scale, whole):
-    """A `Detection` in px of an image of another size, which was turned: the `View` sees it as it was before."""
+    """Return a `Detection` in px of an image of another size, with the turn of the `View` undone."""
     if whole is None:
         return detection
     keypoints = detection.keypoints * np.array([scale, scale, 1], np.float32)
@@ -190,7 +189,7 @@ def _placed(detection, scale, whole):
 
 
 def _identity(path):
-    """What tells a file, or a folder of files, from another one: its name, size and time of change."""
+    """Return what identifies a file, or a folder of files: its name, size and time of change."""
     path = Path(path).resolve()
     files = [file.stat() for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()]
     return [str(path), len(files), sum(f.st_size for f in files), max((f.st_mtime for f in files), default=0)]
@@ -220,7 +219,7 @@ def _lift(found, source, folder, lifter, focal, built, options, progress):
 
 
 def _turned(people):
-    """A warning if most people lie or stand on their heads in the image, or nothing."""
+    """Return a list with a warning if most people lie or stand on their heads in the image, else an empty one."""
     every = (np.asarray(p.keypoints[block]) for p in people for block in blocks(slice(0, len(p.frames))))
     if not (found := where_heads_point(every)):
         return []
@@ -230,7 +229,7 @@ def _turned(people):
 
 
 def _people(people, rows, times, folder, max_gap):
-    """`Person`s with their keypoints, and room for the rest: in one file of each kind for all, who may be hundreds.
+    """Return `Person`s with their keypoints, and files for the rest: one of each kind for all, who may be hundreds.
 
     Args:
         people: {person: numbers of their `rows`}.
@@ -269,14 +268,14 @@ def _lift_person(person, lifter, size, fps, times, cutoff):
 
 
 def _mapped(path, shape):
-    """A float32 array in a file whose room on the disk is taken; what is missing later would end the process."""
+    """Return a float32 array in a file whose disk space is allocated; a full disk later would kill the process."""
     array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
     take_room(path)
     return array
 
 
 class _Indexed:
-    """Some rows of a mapped array, read when asked for."""
+    """Entries of a mapped array by number, read on access."""
 
     def __init__(self, array, chosen):
         self.array, self.chosen = array, chosen

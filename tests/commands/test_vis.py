@@ -340,7 +340,7 @@ def test_published_checkpoints_lift_too(sample, tmp_path):
         (("--video", "nobody.mp4", "-o", "text.mp4/out"), "text.mp4/out: cannot be written"),
         (("--video", "99"), "camera 99: there is none"),
         (("--video", "https://example.com/a.mp4"), "addresses are not taken; download the video first"),
-        (("--video", "nobody.mp4", "--pixel"), "always sees people cropped"),
+        (("--video", "nobody.mp4", "--pixel"), "takes keypoints that are normalised by the person"),
         (
             ("--video", "nobody.mp4", "--detector", "fast", "--pose-model", "a.onnx"),
             "--pose-model: the detector fast has no such model; it has --det-model",

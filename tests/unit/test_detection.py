@@ -287,7 +287,7 @@ def test_npz(tmp_path):
     np.savez(path, keypoints=keypoints, layout="mediapipe33")
     fails("frame is missing", read_keypoints, path)
     path.write_bytes(path.read_bytes()[:200])
-    fails("cannot be read as .npz", read_keypoints, path)
+    fails("is truncated or not an .npz file", read_keypoints, path)
 
 
 def broken(change):

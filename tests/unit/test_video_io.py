@@ -319,9 +319,9 @@ def test_what_cannot_be_written_is_named(tmp_path):
         pass
     with pytest.raises(UserError, match="out.gif: cannot be written"):
         write_gif([(picture(), 0.0)], blocked / "out.gif")
-    with pytest.raises(UserError, match="no picture to write"), VideoWriter(tmp_path / "out.mp4", 64, 48, 30):
+    with pytest.raises(UserError, match="no image to write"), VideoWriter(tmp_path / "out.mp4", 64, 48, 30):
         pass
-    with pytest.raises(UserError, match="no picture to write"):
+    with pytest.raises(UserError, match="no image to write"):
         write_gif([], tmp_path / "out.gif")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

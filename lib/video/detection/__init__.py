@@ -1,4 +1,4 @@
-"""Finding people and their joints in a frame: what every detector offers, and how one is opened by its name.
+"""Detection of people and their joints in a frame: the interface of all detectors, and opening one by its name.
 
 The detectors' packages are large; each is imported when its detector is opened.
 """
@@ -24,7 +24,7 @@ _LIBRARIES = {"mediapipe": f"{OPENCV_LIBRARIES} libegl1 libgles2"}  # of the sys
 
 
 class Detection(NamedTuple):
-    """One person in one frame."""
+    """Detection of one person in one frame."""
 
     keypoints: np.ndarray  # (17, 3) float32: x, y in px of the upright frame, confidence 0 to 1; Human3.6M's order
     box: np.ndarray  # (4,) float32: x0, y0, x1, y1, px
@@ -42,7 +42,7 @@ class Detector:
     warnings: Sequence[str] = ()
 
     def detect(self, frame, seconds, number):
-        """The people in a frame.
+        """Return the people in a frame.
 
         Args:
             frame: (H, W, 3) uint8, RGB, upright, contiguous.
@@ -55,7 +55,7 @@ class Detector:
         raise NotImplementedError
 
     def close(self):
-        """Gives back what the detector holds outside of Python; nothing by default."""
+        """Release what the detector holds outside of Python; nothing by default."""
 
     def __enter__(self):
         return self
@@ -65,7 +65,7 @@ class Detector:
 
 
 def open_detector(name, **options):
-    """The detector of that name.
+    """Open the detector of a name.
 
     Args:
         options: for its class.

@@ -1,4 +1,4 @@
-"""The default detector: MoveNet finds people now and then, BlazePose sees the joints of each in every frame."""
+"""Default detector: MoveNet finds people at intervals, BlazePose finds the joints of each in every frame."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from lib.video.detection.search import near, quarters_of, views
 
 _SEARCH_EVERY = 0.25  # s
 _OTHER_VIEWS = 2  # that are searched beside the whole image
-_SOUGHT = 1.0  # s that someone lost is looked for about where they were
+_SOUGHT = 1.0  # s for which a lost person is searched for near the last position
 _STAY = 0.13  # s, exactly there
 _REACH = 1.25 * 1.25  # of the distance from the hips to the furthest joint: half the side of BlazePose's square
 _SURE = 0.15  # confidence of a joint that it must hold
@@ -38,7 +38,7 @@ _LAYOUT = {len(LAYOUTS[name]): name for name in ("mediapipe33", "coco17")}
 
 
 class Accurate(Detector):
-    """Up to `people` people, each followed from frame to frame by the joints of the last.
+    """Detector of up to `people` people, each tracked from frame to frame by the joints of the last frame.
 
     Args:
         det_model: file of MoveNet multipose.
@@ -59,7 +59,7 @@ class Accurate(Detector):
         self._threads = ThreadPoolExecutor(usable_cores(), "detect")
 
     def detect(self, frame, seconds, number):
-        """Follow and search side by side, then begin with those who are new."""
+        """Track and search concurrently, then start to track those who are new."""
         looking = self._search(frame, seconds)
         self._together(self._follow, [(person, frame, seconds) for person in self._people])
         found = {view: task.result() for view, task in looking.items()}
@@ -105,7 +105,7 @@ class Accurate(Detector):
         return [max(new, key=lambda pair: pair[0].score)[1]] if new else []
 
     def _follow(self, person, frame, seconds):
-        """See a person where they were, or else about there, if need be with MoveNet's joints."""
+        """Find a person where they were, or else nearby, if need be with MoveNet's joints."""
         before = person.joints
         if seconds - person.seen <= _STAY:
             joints, presence = self._see(before, frame)
@@ -121,7 +121,7 @@ class Accurate(Detector):
                 return
 
     def _begin(self, poses, frame, seconds):
-        """Begin with those of the `Pose`s that are new people; if there are too many, the largest are followed."""
+        """Start to track those of the `Pose`s that are new people; if there are too many, the largest."""
         seen = [person for person in self._people if person.seen == seconds]
         poses = [pose for pose in poses if pose.score >= _NEW_SCORE and not any(_one(pose, person) for person in seen)]
         poses = distinct(sorted(poses, key=lambda pose: -pose.score), _one)
@@ -147,14 +147,14 @@ class Accurate(Detector):
 
 
 class _Person:
-    """Someone who is followed."""
+    """Person who is tracked."""
 
     def __init__(self, joints, seconds):
         self.since = seconds  # they are followed without a break
         self.see(joints, seconds)
 
     def see(self, joints, seconds):
-        """Take joints (33, 3) of BlazePose or (17, 3) of MoveNet as theirs."""
+        """Take joints (33, 3) of BlazePose or (17, 3) of MoveNet as the person's."""
         self._joints, self.joints, self.seen = joints, coco(joints), seconds
         self.box = np.concatenate([joints[:, :2].min(0), joints[:, :2].max(0)])
 
@@ -164,7 +164,7 @@ class _Person:
 
 
 def _one(pose, other):
-    """Whether two are found to be one person, be it that one of the two is seen wrongly."""
+    """Return whether two are the same person, even if the joints of one of them are wrong."""
     return apart(pose.joints, other.joints) < _KNOWN or overlap(pose.box, other.box) > _COVERED
 
 

@@ -20,7 +20,7 @@ _OUTPUT = {"Identity": (1, 5 * _OUTPUTS), "Identity_1": (1, 1), "Identity_3": (1
 
 
 class Square(NamedTuple):
-    """Where one person is looked for."""
+    """Square in which one person is searched for."""
 
     centre: np.ndarray  # (2,) px
     up: np.ndarray  # (2,): unit vector in the image, which becomes up
@@ -28,7 +28,7 @@ class Square(NamedTuple):
 
 
 class BlazePose:
-    """The network of a file.
+    """Network of a file.
 
     Raises:
         UserError: the file is missing, damaged or another model.

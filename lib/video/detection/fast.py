@@ -1,4 +1,4 @@
-"""The fast detector: MoveNet alone, in every frame; its cost does not depend on the number of people."""
+"""Fast detector: MoveNet alone, in every frame; its cost does not depend on the number of people."""
 
 from lib.body.layouts import to_h36m
 from lib.video.detection import Detection, Detector, movenet
@@ -12,7 +12,7 @@ _SAME = 0.12  # two that are one
 
 
 class Fast(Detector):
-    """Up to six upright people.
+    """Detector of up to six upright people.
 
     Args:
         det_model: file of MoveNet multipose.

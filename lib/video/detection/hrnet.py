@@ -1,4 +1,4 @@
-"""HRNet-W48 with its published COCO weights, on people found by torchvision's Faster R-CNN.
+"""Detector: HRNet-W48 with its published COCO weights, on people found by torchvision's Faster R-CNN.
 
 Crop, heatmaps and decoding are those of Sun et al., "Deep High-Resolution Representation Learning for Human Pose
 Estimation" (CVPR 2019); the mirrored second pass of its evaluation is left out.
@@ -19,7 +19,7 @@ from lib.errors import UserError, describe
 from lib.files import require_file
 from lib.video.detection import Detection, Detector
 
-SIZES = ((384, 288), (256, 192))  # (height, width) of the published models' pictures, px; named so in their files
+SIZES = ((384, 288), (256, 192))  # (height, width) of the published models' images, px; named so in their files
 PADDING = 1.25  # the crop is this much larger than the person's box
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PERSON = 1  # torchvision's class
@@ -27,7 +27,7 @@ PUBLISHED = "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch (pos
 
 
 def pose_network():
-    """timm's HRNet with the published model's last layer, `final_layer`; its parameters have the published names."""
+    """Return timm's HRNet with the published model's last layer, `final_layer`; its parameters have the published names."""
     network = timm.create_model("hrnet_w48", features_only=True, feature_location="", out_indices=(1,))
     stages: Any = network
     last = stages.stage4[-1]
@@ -37,12 +37,12 @@ def pose_network():
 
 
 class HRNet(Detector):
-    """People by torchvision, their joints by HRNet.
+    """Detector of people by torchvision and of their joints by HRNet.
 
     Args:
         det_model: file of the weights of torchvision's fasterrcnn_mobilenet_v3_large_fpn (or ..._320_fpn); None:
             torchvision fetches them.
-        pose_model: file of a published HRNet-W48; pictures are 256 x 192 px if its name says so, else 384 x 288.
+        pose_model: file of a published HRNet-W48; images are 256 x 192 px if its name says so, else 384 x 288.
         score: of a person, from which on one counts, 0 to 1.
         device: torch's.
 
@@ -65,44 +65,44 @@ class HRNet(Detector):
 
     @torch.inference_mode()
     def detect(self, frame, seconds, number):
-        picture = rearrange(torch.tensor(frame, device=self.device), "h w c -> c h w").float() / 255
-        found = self.people([picture])[0]
+        image = rearrange(torch.tensor(frame, device=self.device), "h w c -> c h w").float() / 255
+        found = self.people([image])[0]
         people = (found["labels"] == PERSON) & (found["scores"] >= self.score)
         boxes, scores = found["boxes"][people], found["scores"][people].tolist()
         if not scores:
             return []
         regions = padded(boxes, self.size)
-        (finest,) = self.pose(crops(picture, regions, self.size))
+        (finest,) = self.pose(crops(image, regions, self.size))
         heatmaps = self.pose.final_layer(finest)
         keypoints = to_h36m(decode(heatmaps, regions).cpu().numpy(), "coco17")
         return [Detection(*person) for person in zip(keypoints, boxes.cpu().numpy().astype(np.float32), scores)]
 
 
 def padded(boxes, size):
-    """Boxes (n, 4) x0 y0 x1 y1 -> regions (n, 4) x y width height, centred, of the shape of `size` (height, width)."""
+    """Return regions (n, 4) x y width height around boxes (n, 4) x0 y0 x1 y1, of the shape of `size` (height, width)."""
     centres, (width, height) = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).T
     width = torch.maximum(width, height * size[1] / size[0])
     return torch.cat([centres, torch.stack([width, width * size[0] / size[1]], dim=1) * PADDING], dim=1)
 
 
-def crops(picture, regions, size):
-    """The regions (n, 4) of a picture (3, H, W), 0 to 1, normalised, (n, 3, *size); black beyond the picture."""
+def crops(image, regions, size):
+    """Return the regions (n, 4) of an image (3, H, W), 0 to 1, as (n, 3, *size), normalised; black beyond the image."""
     height, width = size
-    limits = torch.tensor(picture.shape[:0:-1], device=picture.device)  # width, height
+    limits = torch.tensor(image.shape[:0:-1], device=image.device)  # width, height
     steps = torch.meshgrid(
-        torch.arange(width, device=picture.device) / width - 0.5,
-        torch.arange(height, device=picture.device) / height - 0.5,
+        torch.arange(width, device=image.device) / width - 0.5,
+        torch.arange(height, device=image.device) / height - 0.5,
         indexing="xy",
     )
     places = regions[:, None, None, :2] + torch.stack(steps, dim=-1) * regions[:, None, None, 2:]
     grid = (places * 2 + 1) / limits - 1
-    cut = functional.grid_sample(picture.expand(len(regions), -1, -1, -1), grid, align_corners=False)
-    mean, std = (torch.tensor(values, device=picture.device)[:, None, None] for values in (MEAN, STD))
+    cut = functional.grid_sample(image.expand(len(regions), -1, -1, -1), grid, align_corners=False)
+    mean, std = (torch.tensor(values, device=image.device)[:, None, None] for values in (MEAN, STD))
     return (cut - mean) / std
 
 
 def decode(heatmaps, regions):
-    """Each heatmap's highest place, a quarter of a cell towards its higher neighbours.
+    """Return the maximum of each heatmap, shifted by a quarter of a cell towards its higher neighbours.
 
     Args:
         heatmaps: (n, K, h, w).
@@ -128,7 +128,7 @@ def decode(heatmaps, regions):
 
 
 def load_strictly(model, path, what):
-    """Gives `model` the weights in a file that has all of them and no others.
+    """Load the weights of a file, which has all of them and no others, into `model`.
 
     Raises:
         UserError: the file is missing or unreadable, or a tensor is missing, of another shape or too many; names it.

@@ -1,4 +1,4 @@
-"""Detections made elsewhere, read from a file in place of a detector.
+"""Reader of detections by other programs, from a file in place of a detector.
 
 What is read, and how its frames are numbered:
 
@@ -10,7 +10,7 @@ What is read, and how its frames are numbered:
 - MMPose's JSON: {meta_info, instance_info: [{frame_id from 1, instances: [{keypoints: [[x, y], ...],
   keypoint_scores}]}]} by its demos, or that list alone with frame_id from 0 by its inferencer.
 - NumPy's .npz: keypoints (n, K, 3) x, y in px of the upright frame and confidence, frame (n,) from 0, layout: the name
-  of the K joints' order in `joints.LAYOUTS`, and person (n,), optional: the same number for one person in all frames.
+  of the K joints' order in `lib.body.layouts.LAYOUTS`, and person (n,), optional: the same number for one person in all frames.
 
 Images cut from a video are often counted from 1: `first` says so. The people's numbers are used if all have one
 and no frame has one twice; AlphaPose writes 0 for all if it did not track. A detection's box is around the joints of confidence above 0, its
@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.body.layouts import LAYOUTS, to_h36m
+from lib.data.npz_files import read_npz
 from lib.errors import UserError, describe, nearest
 from lib.files import require_file
 from lib.video.detection import Detection, Detector
@@ -42,7 +43,7 @@ MMPOSE = {"h36m": {17: "h36m17"}, "mpii": {16: "mpii16"}}  # dataset_name: the s
 
 
 class Entry(NamedTuple):
-    """A person in a frame as the file has them."""
+    """Person in a frame as the file has them."""
 
     where: str  # the file and the entry, for messages
     frame: object  # a number, or a name that ends in one
@@ -52,7 +53,7 @@ class Entry(NamedTuple):
 
 
 class KeypointsFile(Detector):
-    """A detector that looks people up by the frame's number.
+    """Detector that looks people up by the frame's number.
 
     Args:
         people: {frame number from 0: list of `Detection`s}.
@@ -64,11 +65,11 @@ class KeypointsFile(Detector):
         self.people, self.last, self.warnings = people, last, warnings
 
     def detect(self, frame, seconds, number):
-        """As every detector's; the frame itself is not looked at and may be None."""
+        """Return the people in a frame by its number; the frame itself is not used and may be None."""
         return self.people.get(number, [])
 
     def check_frames(self, count):
-        """Raises a `UserError` if the file has a frame beyond a video of `count` frames."""
+        """Raise a `UserError` if the file has a frame beyond a video of `count` frames."""
         number, where = self.last
         if number >= count:
             hint = "; if the file counts from 1 pass --keypoints-first 1" if number == count else ""
@@ -76,7 +77,7 @@ class KeypointsFile(Detector):
 
 
 def read_keypoints(path, first=0, size=None):
-    """Reads a file or folder of detections.
+    """Read a file or folder of detections.
 
     Joints far outside of the image are taken as not seen, people of fewer than 3 joints are left out; a warning says so.
 
@@ -114,7 +115,7 @@ def read_keypoints(path, first=0, size=None):
         warnings.append(f"{path}: {bare} of {count} people have fewer than {LEAST_JOINTS} joints: left out")
     if doubled := [number for number, found in people.items() if _has_doubles(found)]:
         warnings.append(
-            f"{path}: somebody is there twice, with nearly the same joints, in {len(doubled)} of {len(people)} frames, "
+            f"{path}: a person is there twice, with nearly the same joints, in {len(doubled)} of {len(people)} frames, "
             f"first in frame {min(doubled)}: both are kept"
         )
     for line in warnings:
@@ -157,7 +158,7 @@ def _json(path):
 
 
 def _results(path, content):
-    """Of AlphaPose and of COCO."""
+    """Yield the entries of AlphaPose's and of COCO's results."""
     for index, person in enumerate(content):
         where = f"{path}: entry {index}"
         frame, keypoints = _get(person, "image_id", where), _get(person, "keypoints", where)
@@ -165,7 +166,7 @@ def _results(path, content):
 
 
 def _mmpose(path, frames, layouts, first):
-    """Frames are counted from `first`."""
+    """Yield the entries of MMPose's results; frames are counted from `first`."""
     for index, frame in enumerate(_list(frames, f"{path}: instance_info")):
         where = f"{path}: entry {index}"
         number = _whole(_get(frame, "frame_id", where), where, "frame_id")
@@ -179,11 +180,7 @@ def _mmpose(path, frames, layouts, first):
 
 
 def _npz(path):
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except Exception as error:  # zipfile's, zlib's and NumPy's have no common base
-        raise UserError(f"{path}: cannot be read as .npz ({describe(error)})") from error
+    arrays = read_npz(path)
     keypoints, frames, layout = (_get(arrays, key, path) for key in ("keypoints", "frame", "layout"))
     if str(layout) not in LAYOUTS:
         raise UserError(f"{path}: layout: unknown {str(layout)!r}{nearest(layout, LAYOUTS)}: {', '.join(LAYOUTS)}")
@@ -211,7 +208,7 @@ def _load_json(path):
 
 
 def _get(table, key, where, *default):
-    """The value of a key, or the default if one is given."""
+    """Return the value of a key, or the default if one is given."""
     if not isinstance(table, dict):
         raise UserError(f"{where}: is no table with {key}")
     if key in table:
@@ -228,7 +225,7 @@ def _list(value, where):
 
 
 def _has_doubles(people):
-    """Whether two of the `Detection`s of a frame have nearly the same joints."""
+    """Return whether two of the `Detection`s of a frame have nearly the same joints."""
     if len(people) < 2:
         return False
     places = np.stack([person.keypoints[:, :2] for person in people])
@@ -244,7 +241,7 @@ def _twice(values):
 
 
 def _frame(entry, first):
-    """The number of the video's frame, from 0."""
+    """Return the number of the video's frame, from 0."""
     value = entry.frame
     if isinstance(value, str):
         digits = re.findall(r"\d+", re.sub(r"\.[A-Za-z]\w*$", "", value))
@@ -269,7 +266,7 @@ def _whole(value, where, what):
 
 
 def _detection(entry, size):
-    """The entry as a `Detection`, or None if no joint was seen, and whether joints were far outside of the image."""
+    """Return the entry as a `Detection`, or None if no joint was seen, and whether joints were far outside of the image."""
     try:
         with np.errstate(over="ignore"):
             points = np.asarray(entry.keypoints, np.float32).reshape(-1, 3)

@@ -1,8 +1,8 @@
-"""MediaPipe's pose landmarker for several people: one landmarker follows each person, another looks for new ones.
+"""Detector: MediaPipe's pose landmarker for several people; one landmarker tracks each person, another finds new ones.
 
 MediaPipe scales its whole input down to 224 px to find people and drops people when it is asked for several; so each
 person is followed in a window of their own, which makes small people large, and square tiles of the frame are searched
-in turn for people whom nobody follows.
+in turn for people who are not tracked.
 """
 
 import math
@@ -21,7 +21,7 @@ from lib.video.detection import Detection, Detector
 
 MODEL = PROJECT / "demo" / "pose_landmarker_full.task"
 
-_SEARCH_EVERY = 4  # frames, while nobody is missed
+_SEARCH_EVERY = 4  # frames, while no person is missing
 _SEARCH_TAKES = 2  # frames, in which people are followed meanwhile
 _PATIENCE = 0.5  # s that a window is watched for a person who is lost, if they were followed for as long before
 _DOUBT = 0.1  # s, for one who was only found
@@ -37,7 +37,7 @@ _GREY = 114
 
 
 class MediaPipe(Detector):
-    """MediaPipe's `PoseLandmarker`.
+    """Detector by MediaPipe's `PoseLandmarker`.
 
     Args:
         pose_model: its .task file.
@@ -78,7 +78,7 @@ class MediaPipe(Detector):
             return self._detect(frame, seconds, number)
 
     def _detect(self, frame, seconds, number):
-        """Follows people and searches at the same time; what is found may wait while someone is seen."""
+        """Track people and search concurrently; the results of a search may wait while someone is seen."""
         self._stamp = max(self._stamp + 2, round(seconds * 1000))
         if not self._search:
             self._start_search(frame, seconds, number)
@@ -104,7 +104,7 @@ class MediaPipe(Detector):
         self._free, self._followers = [], []
 
     def _start_search(self, frame, seconds, number):
-        """In all tiles of the first frame, then in one in turn: now and then, or at once if someone is missed."""
+        """Start a search: in all tiles of the first frame, later in one in turn, at intervals or when someone is missing."""
         tiles = _tiles(frame)
         if self._tile:
             if number % _SEARCH_EVERY and not self._misses_someone():
@@ -118,15 +118,15 @@ class MediaPipe(Detector):
         return not self._followers or any(follower.lost for follower in self._followers)
 
     def _find(self, frame, tiles, known):
-        """Poses in some tiles; known: boxes (4,) of people who need not be found, and are painted over."""
+        """Return the poses in some tiles; known: boxes (4,) of known people, who are painted over."""
         if known:
             frame = frame.copy()
             for x0, y0, x1, y1 in np.clip(known, 0, None).astype(int):
                 frame[y0:y1, x0:x1] = _GREY
-        return [pose for tile in tiles for pose in _poses(self._scout.detect(self._picture(frame, tile)), tile)]
+        return [pose for tile in tiles for pose in _poses(self._scout.detect(self._image(frame, tile)), tile)]
 
     def _meet_found(self):
-        """Whom the search found: people who were lost, people who are followed anyway, or new ones."""
+        """Assign the poses that a search found to lost people, to tracked people or to new ones."""
         _, seconds, task = self._search
         self._search = None
         for pose in task.result():
@@ -135,7 +135,7 @@ class MediaPipe(Detector):
                 near[0].found(pose, seconds)
             if not near and len(self._followers) < self._people:
                 landmarker = self._free.pop() if self._free else self._open(self._vision.RunningMode.VIDEO, num_poses=1)
-                follower = _Follower(landmarker, self._picture)
+                follower = _Follower(landmarker, self._image)
                 follower.found(pose, seconds)
                 self._followers.append(follower)
 
@@ -143,8 +143,8 @@ class MediaPipe(Detector):
         options = self._vision.PoseLandmarkerOptions(running_mode=mode, num_poses=num_poses, **self._options)
         return self._vision.PoseLandmarker.create_from_options(options)
 
-    def _picture(self, frame, window):
-        """A square of the frame, black where it sticks out."""
+    def _image(self, frame, window):
+        """Return a square of the frame, black outside of it."""
         x0, y0, side = window
         height, width = frame.shape[:2]
         left, top, right, bottom = max(0, -x0), max(0, -y0), max(0, x0 + side - width), max(0, y0 + side - height)
@@ -156,7 +156,7 @@ class MediaPipe(Detector):
 
 @contextmanager
 def quiet():
-    """Sends what native code writes to the terminal nowhere: MediaPipe tells a dozen things that mean nothing."""
+    """Discard what native code writes to the terminal: MediaPipe's messages mean nothing to users."""
     if sys.stderr is None:  # closed: another file may have its number
         yield
         return
@@ -172,10 +172,10 @@ def quiet():
 
 
 class _Follower:
-    """One person, looked for where they were."""
+    """Tracker of one person, by a search at the last position."""
 
-    def __init__(self, landmarker, picture):
-        self.landmarker, self._picture = landmarker, picture
+    def __init__(self, landmarker, image):
+        self.landmarker, self._image = landmarker, image
         self.pose = self.window = None
         self.first = None  # s, when they were met
         self.seen, self.lost = -math.inf, False  # s; whether the last frame did not show them
@@ -190,20 +190,20 @@ class _Follower:
     def follow(self, frame, seconds, stamp):
         moved, self.lost = self._aim(), True
         for again in range(1 + moved):  # the landmarker first looks where the person was in the window before
-            result = self.landmarker.detect_for_video(self._picture(frame, self.window), stamp + again)
+            result = self.landmarker.detect_for_video(self._image(frame, self.window), stamp + again)
             for pose in _poses(result, self.window):
                 if self._continues(pose, seconds):
                     self.found(pose, seconds)
                     return
 
     def same(self, pose):
-        """Whether a pose (33, 3) is this person's, be it that left is taken for right."""
+        """Return whether a pose (33, 3) is this person's, even with left and right swapped."""
         middles = [p[_BODY, :2].reshape(-1, 2, 2).mean(1) for p in (pose, self.pose)]
         distance = np.linalg.norm(middles[0] - middles[1], axis=-1).mean()
         return distance < _SAME_PERSON * max(_size(pose), _size(self.pose))
 
     def box(self):
-        """x0, y0, x1, y1 px."""
+        """Return x0, y0, x1, y1 px."""
         return np.concatenate([self.pose[:, :2].min(0), self.pose[:, :2].max(0)])
 
     def detection(self):
@@ -218,7 +218,7 @@ class _Follower:
         return np.linalg.norm(centre - before) < _JUMP * max(_size(pose), _size(self.pose))
 
     def _aim(self):
-        """Moves the window if the person has come near its border; whether it did."""
+        """Move the window if the person has come near its border; return whether it was moved."""
         side = max(_SMALLEST_WINDOW, _WINDOW * _size(self.pose))
         centre = self.box().reshape(2, 2).mean(0)
         if self.window is not None:
@@ -234,7 +234,7 @@ class _Follower:
 
 
 def _poses(result, window):
-    """Poses (33, 3) of a result in px of the frame: x, y, visibility; those too faint are left out."""
+    """Return poses (33, 3) of a result in px of the frame: x, y, visibility; without those too faint."""
     x0, y0, side = window
     found = []
     for landmarks in result.pose_landmarks:
@@ -246,12 +246,12 @@ def _poses(result, window):
 
 
 def _size(pose):
-    """The longer side of a pose's box, px."""
+    """Return the longer side of a pose's box, px."""
     return np.ptp(pose[:, :2], axis=0).max()
 
 
 def _tiles(frame):
-    """Squares (x0, y0, side) as large as fit, which overlap by half; for people as tall as a portrait, one round it."""
+    """Return the largest squares (x0, y0, side) that fit, overlapping by half; in portrait format also one around the image."""
     height, width = frame.shape[:2]
     side = min(height, width)
     count = 1 + math.ceil((max(height, width) - side) / (side / 2))

@@ -15,7 +15,7 @@ _JOINTS = 17
 
 
 class Pose(NamedTuple):
-    """One person that was found."""
+    """Pose of one person."""
 
     joints: np.ndarray  # (17, 3) float32: x, y in px of the image, score; COCO's order
     box: np.ndarray  # (4,) float32: x0, y0, x1, y1 px
@@ -23,7 +23,7 @@ class Pose(NamedTuple):
 
 
 class MoveNet:
-    """The network of a file.
+    """Network of a file.
 
     Raises:
         UserError: the file is missing, damaged or another model.
@@ -58,7 +58,7 @@ class MoveNet:
 
 
 def _pose(values, size):
-    """The `Pose` of a row of 56 numbers: y, x and score of each joint, a box, its score; relative to `size`, px."""
+    """Return the `Pose` of 56 numbers: y, x and score of each joint, a box, its score; relative to `size`, px."""
     joints = values[: 3 * _JOINTS].reshape(_JOINTS, 3)[:, [1, 0, 2]]
     joints[:, :2] *= size
     box = values[3 * _JOINTS :][[1, 0, 3, 2]] * np.tile(size, 2)

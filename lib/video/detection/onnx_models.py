@@ -1,4 +1,4 @@
-"""Opening ONNX files: one thread each, since people are looked at side by side."""
+"""Opening of ONNX files, with one thread each, since people are processed concurrently."""
 
 import onnxruntime
 
@@ -44,7 +44,7 @@ def _named(name, shape):
 
 
 def _fits(needed, shape):
-    """Whether a shape has the needed sizes; those that a model leaves open are names."""
+    """Return whether a shape has the needed sizes; sizes that a model leaves open are names."""
     if shape is None or len(shape) != len(needed):
         return False
     return all(size is None or size == given or isinstance(given, str) for size, given in zip(needed, shape))

@@ -1,4 +1,4 @@
-"""Comparing people by their joints, in COCO's order."""
+"""Comparison of people by their joints, in COCO's order."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""RTMPose by rtmlib (ONNX Runtime): a YOLOX person detector, then the joints of each person."""
+"""Detector: RTMPose by rtmlib (ONNX Runtime), a YOLOX person detector, then the joints of each person."""
 
 import contextlib
 import sys
@@ -15,7 +15,7 @@ LAYOUTS = {17: ("coco17", rtmlib.Body), 26: ("halpe26", rtmlib.BodyWithFeet)}  #
 
 
 class RTMPose(Detector):
-    """People and joints by two ONNX files.
+    """Detector of people and joints by two ONNX files.
 
     Args:
         det_model: file of a person detector, NMS included, as those of rtmlib; None: rtmlib fetches its own.
@@ -52,7 +52,7 @@ class RTMPose(Detector):
 
 
 def _load(kind, model, size, device):
-    """rtmlib's tool, at the picture size that the file itself states, or else at `size`."""
+    """Open rtmlib's tool, at the image size that the file itself states, or else at `size`."""
     with contextlib.redirect_stdout(sys.stderr):  # it prints a line for each model
         tool = kind(str(model), size, device=device)
     height, width = tool.session.get_inputs()[0].shape[2:]
@@ -63,7 +63,7 @@ def _load(kind, model, size, device):
 
 @contextlib.contextmanager
 def _trying(file, what):
-    """Makes what goes wrong in the block one line.
+    """Turn errors in the block into a `UserError` of one line.
 
     Args:
         file: path of the model, or None if it is fetched.

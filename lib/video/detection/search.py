@@ -1,4 +1,4 @@
-"""Looking for people whom nobody knows: in the whole image, turned, and enlarged part by part."""
+"""Search for new people: in the whole image, turned, and in enlarged parts."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ _LARGER_SIDE = 768  # px, with which people of 60 px in 640 are found
 _ENLARGED = 3  # times: so are those of 40 px
 _OVERLAP = 1 / 2  # of a part
 _NEAR_SIDE = 224  # px, for one person
-_AROUND = 2.0  # of a person's size, the part in which they are looked for
+_AROUND = 2.0  # of a person's size, the part in which they are searched for
 _BORDER = 0.02  # of a part: who reaches into it is cut off
 
 
 class View(NamedTuple):
-    """A part of the image (columns x0 to x1, lines y0 to y1) and how the network sees it."""
+    """Part of the image (columns x0 to x1, lines y0 to y1) and its orientation before the network."""
 
     x0: int
     y0: int
@@ -50,7 +50,7 @@ class View(NamedTuple):
         return np.concatenate([corners.min(0), corners.max(0)])
 
     def _cuts(self, box, frame_size):
-        """Whether a border of the part, which is not one of the frame, cuts a box off."""
+        """Return whether a border of the part that is not one of the frame cuts a box off."""
         low, high = np.array([self.x0, self.y0]), np.array([self.x1, self.y1])
         border = _BORDER * (high - low)
         return bool(

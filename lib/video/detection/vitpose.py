@@ -1,4 +1,4 @@
-"""ViTPose by transformers: an RT-DETR person detector, then the joints of all its people at once."""
+"""Detector: ViTPose by transformers, an RT-DETR person detector, then the joints of all its people at once."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ JOINTS = 17  # COCO's
 
 
 class ViTPose(Detector):
-    """People and joints by two models of transformers.
+    """Detector of people and joints by two models of transformers.
 
     Args:
         det_model: folder, or name on the Hugging Face hub, of an object detector that knows the class "person".
@@ -51,7 +51,7 @@ class ViTPose(Detector):
         return [Detection(*person) for person in zip(to_h36m(points, "coco17"), boxes, map(float, scores))]
 
     def _people(self, frame):
-        """Boxes (n, 4) x0 y0 x1 y1, px, within the frame, and scores (n,), float32."""
+        """Return boxes (n, 4) x0 y0 x1 y1, px, within the frame, and scores (n,), float32."""
         inputs = self.find_inputs(frame, return_tensors="pt").to(self.device)
         found = self.find_inputs.post_process_object_detection(
             self.find(**inputs), target_sizes=[frame.shape[:2]], threshold=self.score
@@ -63,7 +63,7 @@ class ViTPose(Detector):
 
 
 def _load(name, kind, what, device):
-    """(processor, model) of a folder or hub name, all of whose weights are there."""
+    """Return (processor, model) of a folder or hub name, all of whose weights are there."""
     try:
         model, report = kind.from_pretrained(name, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(name)

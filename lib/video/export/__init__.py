@@ -1,1 +1,1 @@
-"""Writing poses for other programs: arrays (.npz), tables (JSON, CSV) and motion (BVH)."""
+"""Writers of poses for other programs: arrays (.npz), tables (JSON, CSV) and motion (BVH)."""

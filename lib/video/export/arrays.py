@@ -4,7 +4,7 @@
     source          ()       text, the video's name
     fps             ()       mean frames per second
     times           (F,)     seconds of every frame from the first
-    size            (2,)     width and height of the upright picture, px
+    size            (2,)     width and height of the upright image, px
     focal           ()       px
     rotation        (3, 3)   camera axes -> world axes
     shift           (3,)     m: world = rotation @ camera + shift
@@ -14,8 +14,8 @@
     person_1_frames     (n,)        numbers of the video's frames, from 0
     person_1_bridged    (n,)        bool: nobody was detected, the pose is interpolated
     person_1_keypoints  (n, 17, 3)  x, y in px, confidence 0 to 1
-    person_1_camera     (n, 17, 3)  m: x right, y down, z ahead
-    person_1_world      (n, 17, 3)  m: x right, y ahead, z up
+    person_1_camera     (n, 17, 3)  m: x right, y down, z forward
+    person_1_world      (n, 17, 3)  m: x right, y forward, z up
 
 The arrays are not compressed: deflate takes only 9 % off, as the last bits of estimated positions are noise, and
 writes 25 MB/s.
@@ -26,8 +26,9 @@ import zipfile
 import numpy as np
 
 from lib.body.skeleton import JOINTS, LIMBS
+from lib.data import npz_files
 from lib.errors import UserError, describe
-from lib.files import atomic_path, require_file
+from lib.files import atomic_path
 from lib.video.poses import Person, Poses
 
 VERSION = 1
@@ -42,7 +43,7 @@ SHAPES = {
 
 
 def write_npz(poses, path):
-    """Writes all of `poses` to the .npz file `path`, atomically and block by block.
+    """Write all of `poses` to the .npz file `path`, atomically and block by block.
 
     Raises:
         UserError: the file cannot be written.
@@ -79,42 +80,41 @@ def _write_array(member, array):
 
 
 def read_npz(path):
-    """The `Poses` that `write_npz` wrote.
+    """Read the `Poses` that `write_npz` wrote.
 
     Raises:
         UserError: the file is missing, damaged or holds something else.
     """
-    path = require_file(path)
+    arrays = npz_files.read_npz(path)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            version = _array(arrays, "format_version", ())
-            if version != VERSION:
-                raise UserError(f"{path}: has format {version}, this program reads format {VERSION}")
-            width, height = _array(arrays, "size", (2,)).tolist()
-            return Poses(
-                source=str(_array(arrays, "source", ())),
-                times=_array(arrays, "times", (len(arrays["times"]),)),
-                width=width,
-                height=height,
-                focal=float(_array(arrays, "focal", ())),
-                rotation=_array(arrays, "rotation", (3, 3)),
-                shift=_array(arrays, "shift", (3,)),
-                people=[_person(arrays, id) for id in arrays["person_ids"].tolist()],
-            )
-    except (OSError, MemoryError, UserError):
-        raise
-    except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
-        raise UserError(f"{path}: is truncated or holds no exported poses ({describe(error)})") from error
+        version = _array(arrays, "format_version", ())
+        if version != VERSION:
+            raise UserError(f"{path}: has format {version}, this program reads format {VERSION}")
+        width, height = _array(arrays, "size", (2,)).tolist()
+        return Poses(
+            source=str(_array(arrays, "source", ())),
+            times=_array(arrays, "times", (len(arrays["times"]),)),
+            width=width,
+            height=height,
+            focal=float(_array(arrays, "focal", ())),
+            rotation=_array(arrays, "rotation", (3, 3)),
+            shift=_array(arrays, "shift", (3,)),
+            people=[_person(arrays, id) for id in arrays["person_ids"].tolist()],
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: holds no exported poses ({describe(error)})") from error
 
 
 def _person(arrays, id):
-    count = len(arrays[f"person_{id}_frames"])
+    count = len(arrays.get(f"person_{id}_frames", ()))
     return Person(
         id, **{name: _array(arrays, f"person_{id}_{name}", (count, *shape)) for name, shape in SHAPES.items()}
     )
 
 
 def _array(arrays, name, shape):
+    if name not in arrays:
+        raise ValueError(f"{name} is missing")
     array = arrays[name]
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")

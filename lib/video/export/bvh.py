@@ -1,4 +1,4 @@
-"""Motion as BVH files, which Blender and other animation programs import.
+"""Writer of BVH files, which Blender and other animation programs import.
 
 Unit: cm. Axes: y up, the rest pose (a T-pose) faces +z, the person's left is +x; the world's (x, y, z) is written as
 (x, z, -y). Blender's default for BVH, "-Z forward, Y up", turns that into its own axes, which are the world's; its
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from lib.body.skeleton import JOINTS, LIMBS, ROOT
+from lib.body.skeleton import JOINTS, LIMBS, ROOT, limb_vectors
 from lib.files import atomic_path
 
 CENTIMETRES = 100  # per m
@@ -38,7 +38,7 @@ ENDS = {3: (0, 0, 12), 6: (0, 0, 12), 10: (0, 4, 0), 13: (8, 0, 0), 16: (-8, 0, 
 
 
 def write_all_bvh(poses, folder):
-    """Writes each person's unbroken motions: the first as person_1.bvh, others as person_1_from_frame_000123.bvh.
+    """Write each person's unbroken motions: the first as person_1.bvh, others as person_1_from_frame_000123.bvh.
 
     Segments of a single frame are left out.
 
@@ -59,7 +59,7 @@ def write_all_bvh(poses, folder):
 
 
 def write_bvh(person, segment, poses, path):
-    """Writes one motion of a person, whose first frame is the file's first, atomically.
+    """Write one motion of a person atomically; its first frame is the file's first.
 
     Args:
         person: one of `poses`.
@@ -85,17 +85,17 @@ def write_bvh(person, segment, poses, path):
 
 
 def _to_bvh(world):
-    """World positions (..., 3) in m as (..., 3) in cm, y up."""
+    """Return world positions (..., 3) in m as (..., 3) in cm, y up."""
     return np.stack([world[..., 0], world[..., 2], -world[..., 1]], axis=-1).astype(float) * CENTIMETRES
 
 
 def _bones(places):
-    """Vectors (n, 17, 3) to each joint of `places` from its parent; zero for the root."""
-    return places - places[:, [max(parent, 0) for parent in PARENTS]]
+    """Return vectors (n, 17, 3) to each joint of `places` from its parent; zero for the root."""
+    return np.concatenate([np.zeros_like(places[:, :1]), limb_vectors(places)], axis=1)
 
 
 def rest_offsets(person):
-    """Offsets (17, 3) in cm of the joints from their parents in the rest pose.
+    """Return offsets (17, 3) in cm of the joints from their parents in the rest pose.
 
     Where several bones leave the pelvis and the thorax, and how the head sits, is the person's median too.
     """
@@ -114,19 +114,19 @@ def rest_offsets(person):
 
 
 def _unit(vectors):
-    """Vectors (..., 3) of length 1; zero stays zero."""
+    """Return vectors (..., 3) scaled to length 1; zero stays zero."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(min=1e-12)
 
 
 def _frames(left, up):
-    """Rows (n, 3, 3): left (n, 3) of a body part, nearly up (n, 3), ahead."""
+    """Return the axes (n, 3, 3) of a body part, rows left, up and forward, from left (n, 3) and nearly up (n, 3)."""
     left = _unit(left)
-    ahead = _unit(np.cross(left, up))
-    return np.stack([left, np.cross(ahead, left), ahead], axis=1)
+    forward = _unit(np.cross(left, up))
+    return np.stack([left, np.cross(forward, left), forward], axis=1)
 
 
 def joint_angles(places, rest):
-    """Turns (n, 17, 3) in radians, as `ORDER`, of the joints relative to their parents for places (n, 17, 3)."""
+    """Return rotations (n, 17, 3) in radians, as `ORDER`, of the joints relative to their parents for places (n, 17, 3)."""
     bones = _bones(places)
     turned, angles = [], []
     for joint, parent in enumerate(PARENTS):
@@ -146,14 +146,14 @@ def joint_angles(places, rest):
 
 
 def _best_fit(rest, bones):
-    """The turns (n) that bring rest (k, 3) nearest to bones (n, k, 3), by least squares (Kabsch)."""
+    """Return the rotations (n) that bring rest (k, 3) nearest to bones (n, k, 3), by least squares (Kabsch)."""
     u, _, v = np.linalg.svd(np.einsum("nki,kj->nij", bones, rest))
     u[..., 2] *= np.linalg.det(u @ v)[:, None]
     return Rotation.from_matrix(u @ v)
 
 
 def _shortest_turns(start, ends):
-    """The shortest turns (n) from direction start (3,) to directions ends (n, 3)."""
+    """Return the shortest rotations (n) from direction start (3,) to directions ends (n, 3)."""
     cosine = ends @ start
     axis = np.cross(start, ends)
     axis[cosine < -1 + 1e-9] = np.cross(start, np.eye(3)[np.abs(start).argmin()])  # half a turn: any axis will do
@@ -161,7 +161,7 @@ def _shortest_turns(start, ends):
 
 
 def continuous(angles, before):
-    """The same turns as angles (n, 17, 3) in radians, without jumps, going on from before (17, 3).
+    """Return the same rotations as angles (n, 17, 3) in radians without jumps, continuing from before (17, 3).
 
     Angles (a, b, c) turn as (a + pi, pi - b, c + pi) do, and whole turns change nothing.
     """
@@ -176,7 +176,7 @@ def continuous(angles, before):
 
 
 def _hierarchy(rest, joint, indent):
-    """Lines of a joint and all below it."""
+    """Yield the lines of a joint and of all below it."""
     offset = "{}\tOFFSET {:.6f} {:.6f} {:.6f}"
     turns = " ".join(f"{axis}rotation" for axis in ORDER)
     yield f"{indent}{'ROOT' if joint == ROOT else 'JOINT'} {NAMES[joint]}"

@@ -1,4 +1,4 @@
-"""What can be said of poses without knowing the truth: how constant limbs are, how jerky joints move."""
+"""Quality of poses without ground truth: constancy of limb lengths, acceleration of joints."""
 
 from typing import NamedTuple
 
@@ -9,18 +9,18 @@ from lib.video.track.gaps import blocks
 
 
 class Quality(NamedTuple):
-    """Of one person."""
+    """Quality of one person's poses."""
 
     limb_deviation: float  # mm: mean over limbs of the standard deviation of their length
-    acceleration: float  # m/s^2: mean over joints and frames, before the camera
+    acceleration: float  # m/s^2: mean over joints and frames, in camera axes
 
 
 def quality(person, fps):
-    """`Quality` of a `Person`, read block by block."""
+    """Return the `Quality` of a `Person`, read block by block."""
     count, total, squares, accelerations, of = 0, 0.0, 0.0, 0.0, 0
     for segment in person.segments():
-        for rows in blocks(segment):
-            block = np.asarray(person.camera[rows], np.float64)
+        for part in blocks(segment):
+            block = np.asarray(person.camera[part], np.float64)
             lengths = np.linalg.norm(limb_vectors(block), axis=-1)
             count, total, squares = count + len(block), total + lengths.sum(0), squares + (lengths**2).sum(0)
             if len(block) > 2:

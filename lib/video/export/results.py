@@ -1,4 +1,4 @@
-"""Everything that is written of a video's poses: pictures, a page, data."""
+"""Writers of a video's results: videos, a page, data."""
 
 import json
 import re
@@ -29,7 +29,7 @@ _HALF = re.compile(rf"\.({'|'.join(map(re.escape, _FILES))}|{_MOTIONS.pattern})\
 
 
 def is_result(path, folder):
-    """Whether a file is where one of the results of `folder` goes."""
+    """Return whether a file is one of the results of `folder`."""
     path = Path(path).resolve()
     return path.parent == Path(folder).resolve() and bool(path.name in _FILES or _MOTIONS.fullmatch(path.name))
 
@@ -88,13 +88,13 @@ def _camera(poses):
     }
 
 
-def write_pictures(poses, source, folder, working, audio, progress):
-    """poses.mp4 (with the video's sound if `audio`), poses.gif (its first 30 s), viewer.html.
+def write_videos(poses, source, folder, working, audio, progress):
+    """Write poses.mp4 (with the video's sound if `audio`), poses.gif (its first 30 s), viewer.html.
 
     A video too large to be in the page is kept beside it, as preview.mp4.
 
     Args:
-        working: a folder for what is not kept.
+        working: a folder for temporary files.
     """
     folder = Path(folder)
     for left in folder.glob(".*.tmp"):

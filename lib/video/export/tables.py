@@ -13,8 +13,8 @@ CSV, one row for each person and frame: person, frame, time, bridged (0 or 1), t
 right_knee_x, right_knee_y, right_knee_z (world), right_knee_pixel_x, right_knee_pixel_y, right_knee_confidence.
 
 Both: "frame" counts the video's frames from 0, "time" is in seconds from the first. "keypoints" and "pixel" are px of
-the upright picture, of "size" width and height; confidence is 0 to 1. "camera" is in m, x right, y down, z ahead, and
-"world" in m, x right, y ahead, z up: world = rotation @ camera + shift. "bridged" means that nobody was detected and
+the upright image, of "size" width and height; confidence is 0 to 1. "camera" is in m, x right, y down, z forward, and
+"world" in m, x right, y forward, z up: world = rotation @ camera + shift. "bridged" means that nobody was detected and
 the pose is interpolated. Values are rounded to 0.1 px, 0.1 mm, 1 us and a confidence of 0.001.
 """
 
@@ -30,7 +30,7 @@ BLOCK = 1024  # frames held at once
 
 
 def write_json(poses, path):
-    """Writes all of `poses` to the JSON file `path`, atomically and frame by frame.
+    """Write all of `poses` to the JSON file `path`, atomically and frame by frame.
 
     Raises:
         UserError: the file cannot be written.
@@ -69,7 +69,7 @@ def _list_of(item):
 
 
 def write_csv(poses, path):
-    """Writes all of `poses` to the CSV file `path`, atomically and frame by frame.
+    """Write all of `poses` to the CSV file `path`, atomically and frame by frame.
 
     Raises:
         UserError: the file cannot be written.
@@ -88,7 +88,7 @@ def write_csv(poses, path):
 
 
 def _rows(poses, person, names, axis=1):
-    """(frame, time, bridged, values) of each of the person's frames; values are the named arrays' joined at `axis`."""
+    """Yield (frame, time, bridged, values) of each of the person's frames; values are the named arrays' joined at `axis`."""
     for start in range(0, len(person.frames), BLOCK):
         block = slice(start, start + BLOCK)
         frames = np.asarray(person.frames[block])

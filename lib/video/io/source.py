@@ -1,4 +1,4 @@
-"""Reading a video file or a camera frame by frame: upright RGB pictures with their times, in flat memory."""
+"""Reader of a video file or a camera frame by frame: upright RGB images with their times, in constant memory."""
 
 import os
 import time
@@ -21,23 +21,23 @@ _CAMERA_FPS = 30.0  # where a camera does not say
 
 
 class VideoSource:
-    """The frames of a video file, or of the camera with a given number.
+    """Frames of a video file, or of the camera with a given number.
 
-    Iterating yields (number from 0, seconds from the first frame, picture (height, width, 3) uint8 RGB, contiguous).
+    Iterating yields (number from 0, seconds from the first frame, image (height, width, 3) uint8 RGB, contiguous).
     Pictures are upright (phones' rotation and mirroring undone), with square pixels. Seconds ascend strictly; they are
     the file's own, so a variable frame rate is kept, and the mean rate's where the file's are missing or go back.
     A file can be iterated again and again; a camera once, until it is closed or stops.
 
     Args:
         source: path, or a camera's number (`0`, `"0"`).
-        max_side: px; larger pictures are handed out smaller, so that no side is longer.
+        max_side: px; larger images are handed out smaller, so that no side is longer.
         turn: degrees clockwise that images of a file are turned as well, where it does not say so itself: 0, 90, 180, 270.
 
     Attributes:
         turn: as given.
         name: the file's name, or "camera 0".
         path: of a file.
-        width, height: px, of the pictures handed out.
+        width, height: px, of the images handed out.
         scale: their size over that of the upright video; 1.0 unless `max_side` bites.
         fps: frames per second, the mean rate.
         frames: how many there are, an estimate; None if it cannot be known.
@@ -68,7 +68,7 @@ class VideoSource:
         self.close()
 
     def close(self):
-        """Lets a camera go; a file is open only while it is iterated."""
+        """Release a camera; a file is open only while it is iterated."""
         if self._camera:
             self._camera.release()
 
@@ -92,7 +92,7 @@ class VideoSource:
 
     @contextmanager
     def _container(self):
-        """The open file and its video stream."""
+        """Return the open file and its video stream."""
         try:
             container = av.open(str(self.path), metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
@@ -101,8 +101,8 @@ class VideoSource:
             videos = [s for s in container.streams.video if "attached_pic" not in _disposition(s)]
             if not container.streams:
                 raise UserError(f"{self.path}: {_why_not(self.path, 'there is nothing in it')}")
-            if not videos or container.format.name == "tty":  # tty: text, drawn as pictures
-                has = "has only sound, no pictures" if container.streams.audio else "is not a video"
+            if not videos or container.format.name == "tty":  # tty: text, drawn as images
+                has = "has only sound, no images" if container.streams.audio else "is not a video"
                 raise UserError(f"{self.path}: {has}; give a video file (.mp4, .mov, .mkv, ...)")
             stream = videos[0]
             if stream.codec_context is None:
@@ -139,7 +139,7 @@ class VideoSource:
                         seconds = last + step
                     last = seconds or 0.0
                     first_time = last if first_time is None else first_time
-                    yield number, last - first_time, self._picture(reformatter, frame)
+                    yield number, last - first_time, self._image(reformatter, frame)
                     number += 1
             missing = (_stated_seconds(container) or 0) - (end - (container.start_time or 0) / 1e6)
             if stopped is None and missing > _SHORT and container.format.name.startswith(_STATES_DURATION):
@@ -151,7 +151,7 @@ class VideoSource:
             elif undecoded:
                 self.damaged = f"{undecoded} of about {number + undecoded} frames cannot be decoded"
 
-    def _picture(self, reformatter, frame):
+    def _image(self, reformatter, frame):
         width, height = self._stored_size
         smaller = width * height < frame.width * frame.height
         rgb = reformatter.reformat(
@@ -165,8 +165,8 @@ class VideoSource:
         )
         return self._turned(_upright(rgb.to_ndarray(), _matrix(frame)))
 
-    def _turned(self, picture):
-        return cv2.rotate(picture, _TURNS[self.turn]) if self.turn else picture
+    def _turned(self, image):
+        return cv2.rotate(image, _TURNS[self.turn]) if self.turn else image
 
     def _open_camera(self, index):
         self.name = f"camera {index}"
@@ -174,12 +174,12 @@ class VideoSource:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it prints a page where there is no camera
         try:
             self._camera = cv2.VideoCapture(index)
-            ok, picture = self._camera.read()
+            ok, image = self._camera.read()
         finally:
             cv2.utils.logging.setLogLevel(level)
         if not ok:
             raise UserError(f"{self.name}: there is none, or another program holds it; give a video file instead")
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         self.scale = min(1.0, (self._max_side or np.inf) / max(width, height))
         self.width, self.height = round(width * self.scale), round(height * self.scale)
         self.fps = self._camera.get(cv2.CAP_PROP_FPS) or _CAMERA_FPS
@@ -188,20 +188,20 @@ class VideoSource:
     def _camera_frames(self):
         number, began, last = 0, None, -1.0
         while True:
-            ok, picture = self._camera.read()
+            ok, image = self._camera.read()
             if not ok:
                 return
             now = time.monotonic()
             began = now if began is None else began
             last = max(now - began, last + 1e-3)
             if self.scale < 1:
-                picture = cv2.resize(picture, (self.width, self.height), interpolation=cv2.INTER_AREA)
-            yield number, last, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+                image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
+            yield number, last, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             number += 1
 
 
 def _decoded(packet):
-    """The frames of a packet; None if it is damaged."""
+    """Return the frames of a packet; None if it is damaged."""
     try:
         return None if packet.is_corrupt else packet.decode()
     except av.error.FFmpegError:
@@ -217,7 +217,7 @@ def _disposition(stream):
 
 
 def _matrix(frame):
-    """The 2 x 2 part of the display matrix ((a, b), (c, d)): a stored pixel (x, y) is shown at (ax + cy, bx + dy)."""
+    """Return the 2 x 2 part of the display matrix ((a, b), (c, d)): a stored pixel (x, y) is shown at (ax + cy, bx + dy)."""
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
@@ -225,18 +225,18 @@ def _matrix(frame):
     return 1, 0, 0, 1
 
 
-def _upright(picture, matrix):
-    """The picture turned by quarters and mirrored as the display matrix says."""
+def _upright(image, matrix):
+    """Return the image rotated by multiples of 90 degrees and mirrored by the display matrix."""
     a, b, c, d = matrix
     if abs(a) < abs(b):
-        picture, a, d = cv2.transpose(picture), c, b
+        image, a, d = cv2.transpose(image), c, b
     if a < 0 or d < 0:
-        picture = cv2.flip(picture, -1 if a < 0 and d < 0 else 1 if a < 0 else 0)
-    return np.ascontiguousarray(picture)
+        image = cv2.flip(image, -1 if a < 0 and d < 0 else 1 if a < 0 else 0)
+    return np.ascontiguousarray(image)
 
 
 def _why_not(path, reason):
-    """What is wrong with a file that cannot be opened, and the way out."""
+    """Return what is wrong with a file that cannot be opened, and the way out."""
     if not os.access(path, os.R_OK):
         return "cannot be read (permission denied)"
     if path.stat().st_size == 0:

@@ -1,4 +1,4 @@
-"""Writing pictures as an MP4 that plays everywhere, with the sound of another file, or as a small GIF."""
+"""Writers of images as an MP4 that plays everywhere, with the sound of another file, or as a small GIF."""
 
 import logging
 import os
@@ -31,16 +31,16 @@ class VideoWriter:
 
     Args:
         path: of the MP4.
-        width, height: px, of the pictures; an odd side is filled up by a pixel.
+        width, height: px, of the images; an odd side is filled up by a pixel.
         fps: frames per second, the mean rate.
-        audio_from: file whose sound is kept, if it has any, from its first picture on, until the last one here.
+        audio_from: file whose sound is kept, if it has any, from its first image on, until the last one here.
         keep_partial: see above.
 
     Attributes:
         partial: path of the part that is kept.
 
     Raises:
-        UserError: on entering, writing or leaving: the file cannot be written, or it got no picture.
+        UserError: on entering, writing or leaving: the file cannot be written, or it got no image.
     """
 
     def __init__(self, path, width, height, fps, audio_from=None, keep_partial=False):
@@ -60,7 +60,7 @@ class VideoWriter:
         return self._block.__exit__(*error)
 
     def write(self, rgb, seconds):
-        """Adds a picture (height, width, 3) uint8, shown from `seconds` on; seconds ascend, the first are 0."""
+        """Add an image (height, width, 3) uint8, shown from `seconds` on; seconds ascend, the first are 0."""
         self._ticks = max(round(seconds * _CLOCK), self._ticks + 1)
         height, width = rgb.shape[:2]
         if (width, height) != (self._width, self._height):
@@ -83,7 +83,7 @@ class VideoWriter:
                     try:
                         yield self
                         if self._ticks < 0:
-                            raise UserError(f"{self.path}: not written, there is no picture to write")
+                            raise UserError(f"{self.path}: not written, there is no image to write")
                         self._finish()
                     except BaseException:
                         if self._keep_partial and self._ticks >= 0:
@@ -119,7 +119,7 @@ class VideoWriter:
             self._container.mux(packet)
 
     def _mux_sound(self, seconds):
-        """Writes the sound until then, so that it lies beside its pictures."""
+        """Write the sound until then, so that it is interleaved with the images."""
         while self._waiting and self._waiting[0] < seconds:
             self._container.mux(self._waiting[1])
             self._waiting = next(self._sound, None)
@@ -127,7 +127,7 @@ class VideoWriter:
 
 @contextmanager
 def _sound(path, output):
-    """Adds a stream for the sound of the file and yields an iterator of (seconds, packet to mux), in order.
+    """Add a stream for the sound of the file and yield an iterator of (seconds, packet to mux), in order.
 
     It is empty where there is no sound, and ends with a warning where that is damaged.
     """
@@ -148,7 +148,7 @@ def _sound(path, output):
 
 
 def _audio_packets(source, audio):
-    """Packets from the first picture on, and the time of that picture in s."""
+    """Return the packets from the first image on, and the time of that image in s."""
     start = next((float(v.start_time * v.time_base) for v in source.streams.video if v.start_time is not None), 0.0)
     packets = source.demux(audio)
     while True:
@@ -204,19 +204,19 @@ def _encoded(source, audio, stream):
 
 
 def write_gif(frames, path, fps=10, width=640, most=300):
-    """Writes a GIF, atomically, in flat memory; it shows less than all pictures where `fps` or `most` ask for that.
+    """Write a GIF atomically, in constant memory; it shows fewer images if `fps` or `most` require it.
 
     Args:
-        frames: iterable of (picture (H, W, 3) uint8 RGB, seconds), in order.
-        fps: pictures per second at most.
+        frames: iterable of (image (H, W, 3) uint8 RGB, seconds), in order.
+        fps: images per second at most.
         width: px at most.
-        most: pictures at most; a longer video is shown at its true speed with fewer pictures a second.
+        most: images at most; a longer video is shown at its true speed with fewer images a second.
 
     Returns:
-        Seconds from one picture to the next, 1 / `fps` unless `most` made it longer.
+        Seconds from one image to the next, 1 / `fps` unless `most` made it longer.
 
     Raises:
-        UserError: the file cannot be written, or there is no picture.
+        UserError: the file cannot be written, or there is no image.
     """
     interval, kept = 1 / fps, {}  # time slot -> (seconds, PNG)
     for rgb, seconds in frames:
@@ -230,11 +230,11 @@ def write_gif(frames, path, fps=10, width=640, most=300):
         if len(kept) > most:
             interval *= 2
             thinned = {}
-            for slot, picture in kept.items():
-                thinned.setdefault(slot // 2, picture)
+            for slot, image in kept.items():
+                thinned.setdefault(slot // 2, image)
             kept = thinned
     if not kept:
-        raise UserError(f"{path}: not written, there is no picture to write")
+        raise UserError(f"{path}: not written, there is no image to write")
     try:
         with atomic_path(path) as temporary, av.open(str(temporary), "w", format="gif") as container:
             _encode_gif(container, list(kept.values()), interval)
@@ -243,15 +243,15 @@ def write_gif(frames, path, fps=10, width=640, most=300):
     return interval
 
 
-def _encode_gif(container, pictures, interval):
-    """One palette for all pictures, then the pictures in its colours."""
-    first = next(_frames(pictures))
+def _encode_gif(container, images, interval):
+    """Encode one palette for all images, then the images in its colours."""
+    first = next(_frames(images))
     graph = av.filter.Graph()
     makes, sink = graph.add("palettegen"), graph.add("buffersink")
     colours = _feed(graph, first, makes)
     makes.link_to(sink)
     graph.configure()
-    for frame in chain(_frames(pictures), [None]):
+    for frame in chain(_frames(images), [None]):
         colours.push(frame)
     palette = sink.pull()
 
@@ -267,22 +267,22 @@ def _encode_gif(container, pictures, interval):
     stream = container.add_stream("gif", rate=Fraction(1 / interval).limit_denominator(100))
     stream.width, stream.height, stream.pix_fmt = first.width, first.height, "pal8"
     stream.codec_context.time_base = first.time_base
-    for frame in chain(_frames(pictures), [None]):
+    for frame in chain(_frames(images), [None]):
         feed.push(frame)
         for drawn in _pulled(sink):
             container.mux(stream.encode(drawn))
     container.mux(stream.encode(None))
 
 
-def _frames(pictures):
-    for seconds, png in pictures:
+def _frames(images):
+    for seconds, png in images:
         frame = av.VideoFrame.from_ndarray(np.asarray(cv2.imdecode(png, cv2.IMREAD_COLOR), np.uint8), format="rgb24")
         frame.pts, frame.time_base = round(seconds * _GIF_CLOCK), Fraction(1, _GIF_CLOCK)
         yield frame
 
 
 def _feed(graph, frame, target, place=0):
-    """A source of such frames, linked to an input of `target`."""
+    """Return a source of such frames, linked to an input of `target`."""
     feed = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1, _GIF_CLOCK)
     )

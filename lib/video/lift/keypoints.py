@@ -1,4 +1,4 @@
-"""3D poses from keypoints that are there already: `from lib.video import lift_keypoints`."""
+"""3D poses from existing keypoints: `from lib.video import lift_keypoints`."""
 
 import logging
 

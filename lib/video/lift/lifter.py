@@ -1,4 +1,4 @@
-"""From a person's keypoints to 3D: overlapping windows through the network, blended without seams."""
+"""Lifting of a person's keypoints to 3D: overlapping windows through the network, blended without seams."""
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ WEIGHTS = PROJECT / "demo" / "posemamba_wild.safetensors"
 _BATCH = 16  # windows at a time
 _OVERLAP = 3  # a window shares 1/3 of its frames with the next
 _FASTEST = 60.0  # frames per second that the network was trained on, at most
-_FRAMED = 1.0  # how large a person is before networks trained on pictures, in units of half the width
+_FRAMED = 1.0  # size of a person for networks trained on whole images, in units of half the width
 
 
 def open_lifter(weights=WEIGHTS, config=None, clip_len=None, pixel=False, device=None):
@@ -40,12 +40,14 @@ def open_lifter(weights=WEIGHTS, config=None, clip_len=None, pixel=False, device
         raise UserError(f"clip_len: {clip_len}: the network takes 1 to {opened.config.maxlen} frames")
     convention = DATASETS[opened.config.dataset].load().input
     if pixel and convention == "person":
-        raise UserError(f"pixel: {weights} always sees people cropped; it is for networks of whole pictures")
+        raise UserError(
+            f"pixel: {weights} takes keypoints that are normalised by the person; it is for networks of whole images"
+        )
     return Lifter(opened, device, clip_len, convention, pixel)
 
 
 class Lifter:
-    """A network and how it sees people.
+    """Lifting network and its input convention.
 
     A network whose data set has the convention "person" sees normalised keypoints of a person and returns m of a standard
     body. Others were trained on whole images: they see keypoints as if the person filled a good part of one, or, with
@@ -55,7 +57,7 @@ class Lifter:
         opened: a `lib.model.opening.Opened`, on `device`.
         clip_len: frames of a window, at most the config's `maxlen`.
         convention: "image" or "person", of `lib.data.datasets.base.Dataset.input`.
-        pixel: keypoints keep their place in the picture.
+        pixel: keypoints keep their place in the image.
     """
 
     def __init__(self, opened, device, clip_len, convention, pixel=False):
@@ -68,12 +70,12 @@ class Lifter:
         )
 
     def lift(self, keypoints, out, width, height, focal, fps):
-        """Poses (n, 17, 3) of one unbroken segment, root-relative, m, camera axes, written to `out`.
+        """Write poses (n, 17, 3) of one unbroken segment to `out`, root-relative, m, camera axes.
 
         Args:
             keypoints: (n, 17, 3) px and confidence, array-like, read a few windows at a time; where there are more
-                frames a second than the network knows, some are passed over and their poses interpolated.
-            width, height, focal: of the picture, px.
+                frames per second than the network was trained on, they are subsampled and poses between are interpolated.
+            width, height, focal: of the image, px.
         """
         width, height, focal = float(width), float(height), float(focal)  # NumPy's would make tensors float64
         every = max(1, round(fps / _FASTEST))
@@ -103,7 +105,7 @@ class Lifter:
 
     @torch.no_grad()
     def _poses(self, windows, width, height, focal):
-        """Windows (B, F, 17, 3) px -> root-relative poses (B, F, 17, 3), m."""
+        """Return root-relative poses (B, F, 17, 3), m, of windows (B, F, 17, 3) px."""
         middle = torch.tensor([width / 2, height / 2])
         windows = torch.cat([windows[..., :2] - middle, windows[..., 2:]], dim=-1)
         if self.convention == "person":
@@ -136,7 +138,7 @@ def _seen_box(windows):
 
 
 def _fill_between(out, every):
-    """Poses (n, ...) of which every so manyth is there: those between linearly, those after the last as that one."""
+    """Fill the gaps between known poses of (n, ...), one per stride `every`: linearly, after the last with it."""
     for start in range(0, len(out), every * BLOCK):
         block = out[start : start + every * BLOCK + 1]
         known = block[::every]

@@ -1,4 +1,4 @@
-"""Where people are before the camera.
+"""Placement of people before the camera.
 
 An image alone does not tell how large things are, nor the camera's focal length. People are taken as of standard size,
 the focal length as that of an image 54 degrees wide along its longer side, unless it is given.

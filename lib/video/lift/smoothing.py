@@ -1,4 +1,4 @@
-"""Smooth joints over time without delay: by how sure a detector was of them, or with a given low-pass filter."""
+"""Smoothing of joints over time without delay: by their confidence, or with a given low-pass filter."""
 
 import numpy as np
 from scipy.linalg import solveh_banded

@@ -1,4 +1,4 @@
-"""The body height of a person from the lengths of the limbs, whatever the posture."""
+"""Body height of a person from the lengths of the limbs, whatever the posture."""
 
 import numpy as np
 

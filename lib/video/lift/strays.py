@@ -1,12 +1,12 @@
-"""What keypoints from elsewhere cannot tell: joints far outside of the image, people of hardly any joint."""
+"""Filters of keypoints of unknown origin: joints far outside of the image, people of hardly any joint."""
 
 import numpy as np
 
+from lib.body.layouts import MEANS
 from lib.body.skeleton import JOINTS
 
 LEAST_JOINTS = 3  # of a person, to be lifted
-_MEANS = ("pelvis", "spine", "thorax")  # follow from other joints
-_OWN = [index for index, joint in enumerate(JOINTS) if joint not in _MEANS]
+_OWN = [joint for joint in range(len(JOINTS)) if joint not in MEANS]
 
 
 def unsee_strays(keypoints, width, height):

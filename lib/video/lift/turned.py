@@ -1,6 +1,6 @@
-"""Whether images are turned: the bodies of most people, hips to shoulders, point elsewhere than up.
+"""Detection of turned images: the bodies of most people, hips to shoulders, do not point up.
 
-Somebody who lies or stands on their hands looks the same, so it is said and nothing is turned.
+A person who lies or stands on their hands looks the same, so there is a warning and nothing is turned.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Up from what is built: straight lines in an image that are nearly upright by what is known already.
+"""Vertical direction from buildings: straight lines in an image that are nearly upright by a first estimate.
 
 The plane through the camera and an upright line holds the world's up, so its normal is square to it. Up is the direction
 that is most nearly so to all lines that are not far off (iteratively reweighted least squares), and near to what people

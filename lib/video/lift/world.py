@@ -1,4 +1,4 @@
-"""The world of a still camera: which way is up, where the ground is, how large each person is.
+"""World of a still camera: the vertical direction, the ground, the size of each person.
 
 Up is where people stand up to: each votes with the mean direction from ankles to neck of the frames in which trunk and
 legs are straight. A vote counts less if the person sways or leans from the others, or would have the camera lie on its
@@ -25,7 +25,7 @@ _UNSTEADY = np.radians(5)  # a person whose direction changes by so much (std) c
 _LEVEL = 2  # frames that a level camera counts as
 _LEANING = np.radians(8)  # a person, or a level camera, that is so far from the others' direction counts half
 _ROUNDS = 10  # of reweighting
-_KEPT = 1024  # rows of what is collected of a person, at least, where there are as many
+_KEPT = 1024  # least number of entries collected of a person, if there are as many
 
 _RESTING = 0.4  # m/s across the image, of an ankle that counts half as resting; along it jitters too much
 _NEAREST = 0.1  # m
@@ -42,7 +42,7 @@ _HEIGHT_ERROR, _DEPTH_ERROR = 0.02, 0.1  # m of an ankle's height, relative of a
 
 
 def settle(people, times, height=None, lines=None):
-    """Put `Person`s upright on the ground: writes `world`, changes `camera` by sizes and depths.
+    """Put `Person`s upright on the ground: write `world`, change `camera` by sizes and depths.
 
     Args:
         people: arrays may be memory-mapped; they are gone through in blocks.
@@ -83,7 +83,7 @@ def _blocks(person):
 
 
 class World:
-    """Up from all of `add`, then the ground and people's sizes from all of `stand`, then `factors`; fed in blocks."""
+    """Estimator of up from all of `add`, then of the ground and people's sizes from all of `stand`, then `factors`; fed in blocks."""
 
     def __init__(self):
         self._bodies, self._feet = {}, {}
@@ -174,7 +174,7 @@ class World:
 
 
 class _Thinned:
-    """Evenly spaced rows of a stream of any length: `_KEPT` to twice as many, where there are as many."""
+    """Evenly spaced entries of a stream of any length: `_KEPT` to twice as many, if there are as many."""
 
     def __init__(self):
         self._rows, self._every, self._skip = None, 1, 0

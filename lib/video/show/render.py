@@ -1,4 +1,4 @@
-"""Pictures of the result: the video with its skeletons in 2D beside a view of the people in 3D."""
+"""Rendering of the result: the video with its skeletons in 2D beside a view of the people in 3D."""
 
 from functools import lru_cache
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from lib.body.skeleton import LEFT, LIMBS, RIGHT, ROOT
-from lib.video.show.viewpoint import CLOSEST, FAR_OUT, Views
+from lib.video.show.viewpoint import CLOSEST, FAR_OUT, Viewpoints
 
 _LOWEST, _HIGHEST = 480, 1080  # px, of the panels
 
@@ -38,7 +38,7 @@ _SHIFT = 4  # bits of a pixel's fraction that OpenCV draws with
 
 
 class Renderer:
-    """Draws a frame's two panels.
+    """Renderer of a frame's two panels.
 
     Left, the video with the joints found in it (dashed and faint where they are interpolated); right, the people in
     the world, seen from beside the camera.
@@ -48,9 +48,9 @@ class Renderer:
         panel_height: px; default: the video's height, but 480 to 1080.
 
     Attributes:
-        size: (width, height) px of the pictures, even numbers.
+        size: (width, height) px of the images, even numbers.
         widths: px, of the left panel and the right one.
-        views: `Views` of the right panel.
+        views: `Viewpoints` of the right panel.
     """
 
     def __init__(self, poses, panel_height=None):
@@ -60,7 +60,7 @@ class Renderer:
         right = _even(np.clip(left, 0.8 * height, 16 / 9 * height))
         self.widths, self.size = (left, right), (left + right, height)
         self._unit = height / _LOWEST  # px of lines and letters
-        self.views = Views(poses, right, height)
+        self.views = Viewpoints(poses, right, height)
         shades = np.linspace(0, 1, height)[:, None] ** 1.5
         rows = (1 - shades) * _SKY + shades * _GROUND
         self._empty = np.ascontiguousarray(np.broadcast_to(rows.astype(np.uint8)[:, None], (height, right, 3)))
@@ -68,8 +68,8 @@ class Renderer:
             self._draw_ground(self._empty, self.views[0])
 
     def render(self, number, rgb):
-        """The panels (height, width, 3) uint8 of frame `number`, whose picture is `rgb` (any size), uint8 RGB."""
-        people = [(person, row) for person in self._poses.people if (row := _row(person, number)) is not None]
+        """Return the panels (height, width, 3) uint8 of frame `number`, whose image is `rgb` (any size), uint8 RGB."""
+        people = [(person, index) for person in self._poses.people if (index := _index(person, number)) is not None]
         people.sort(key=lambda found: -found[0].camera[found[1], ROOT, 2])  # back to front
         panels = np.empty((*self.size[::-1], 3), np.uint8)
         self._draw_video(panels[:, : self.widths[0]], people, rgb)
@@ -81,27 +81,27 @@ class Renderer:
         smaller = rgb.shape[0] > size[1]
         cv2.resize(rgb, size, dst=canvas, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
         scale = np.array(size) / (self._poses.width, self._poses.height)
-        for person, row in people:
-            places = np.clip(person.keypoints[row, :, :2] * scale, -FAR_OUT, FAR_OUT)
+        for person, index in people:
+            places = np.clip(person.keypoints[index, :, :2] * scale, -FAR_OUT, FAR_OUT)
             tall = np.ptp(places[:, 1]) / self._unit
             thick = float(np.clip(tall / 70, 1.5, 4)) * self._unit
-            if person.bridged[row]:
+            if person.bridged[index]:
                 drawn = canvas.copy()
                 self._draw_dashed(drawn, places, thick)
                 cv2.addWeighted(drawn, 0.7, canvas, 0.3, 0, canvas)
             else:
                 _draw_limbs(canvas, places, thick)
-        for person, row in people:
-            self._draw_id(canvas, person.id, person.keypoints[row, _HEAD, :2] * scale, person.bridged[row])
+        for person, index in people:
+            self._draw_id(canvas, person.id, person.keypoints[index, _HEAD, :2] * scale, person.bridged[index])
 
     def _draw_world(self, canvas, people, view):
         canvas[:] = self._empty
         if self.views.moving:
             self._draw_ground(canvas, view)
         limbs = []
-        for person, row in people:
-            joints = np.asarray(person.world[row], float)
-            faint = _FAINT if person.bridged[row] else 0.0
+        for person, index in people:
+            joints = np.asarray(person.world[index], float)
+            faint = _FAINT if person.bridged[index] else 0.0
             _draw_shadow(canvas, view, joints, 1 - faint)
             places, depth = view.project(joints)
             radii = view.focal * _RADII / depth
@@ -114,12 +114,12 @@ class Renderer:
         for _, shapes, colours in sorted(limbs, key=lambda limb: -limb[0]):
             for shape, colour in zip(shapes, colours):
                 cv2.fillConvexPoly(canvas, shape, colour, cv2.LINE_AA, _SHIFT)
-        for person, row in people:
-            place, _ = view.project(np.asarray(person.world[row, _HEAD], float) + [0, 0, 0.1])
-            self._draw_id(canvas, person.id, place, person.bridged[row])
+        for person, index in people:
+            place, _ = view.project(np.asarray(person.world[index, _HEAD], float) + [0, 0, 0.1])
+            self._draw_id(canvas, person.id, place, person.bridged[index])
 
     def _draw_ground(self, canvas, view):
-        """A grid on the ground that fades out around the place where people stand."""
+        """Draw a grid on the ground that fades out around the place where people stand."""
         height, width = canvas.shape[:2]
         middle = view.on_ground(np.array([width / 2, 0.8 * height]))[:2]
         reach = min(_GRID_REACH, 1.1 * view.project(np.array([*middle, 0]))[1])
@@ -146,7 +146,7 @@ class Renderer:
             cv2.polylines(canvas, list(dashes), False, side, round(1.3 * thick), cv2.LINE_AA, _SHIFT)
 
     def _draw_id(self, canvas, number, head, faint):
-        """The person's number on a disc above the head, within the picture."""
+        """Draw the person's number on a disc above the head, within the image."""
         text, scale = str(number), 0.5 * self._unit
         (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, scale, 1)
         radius = 11 * self._unit
@@ -162,10 +162,10 @@ class Renderer:
         cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_DUPLEX, scale, (255, 255, 255), weight, cv2.LINE_AA)
 
 
-def _row(person, number):
-    """Where a frame is in a person's arrays; None if the person is not in it."""
-    row = int(np.searchsorted(person.frames, number))
-    return row if row < len(person.frames) and person.frames[row] == number else None
+def _index(person, number):
+    """Return the index of a frame in a person's arrays; None if the person is not in it."""
+    index = int(np.searchsorted(person.frames, number))
+    return index if index < len(person.frames) and person.frames[index] == number else None
 
 
 def _draw_limbs(canvas, places, thick):
@@ -180,7 +180,7 @@ def _draw_limbs(canvas, places, thick):
 
 
 def _draw_shadow(canvas, view, joints, strength):
-    """Darkens the ground below a person, most where the body is near it; drawn small and blown up, as it is soft."""
+    """Darken the ground below a person, most where the body is near it; drawn small and enlarged, as it is soft."""
     discs = (joints * [1, 1, 0])[:, None] + 1.3 * _RADII[:, None, None] * _RING
     places, depth = view.project(discs)
     soft = _SHADOW_EDGE * view.focal / depth.mean()
@@ -202,13 +202,13 @@ def _draw_shadow(canvas, view, joints, strength):
 
 @lru_cache
 def _limb_colours(faint):
-    """Outline, body and shine of every limb, faded."""
+    """Return outline, body and shine of every limb, faded."""
     shades = [(_OUTLINE, side, _mixed(side, (255, 255, 255), 0.35)) for side in _SIDES]
     return [[_mixed(colour, _GROUND, faint) for colour in limb] for limb in shades]
 
 
 def _capsules(starts, ends, start_radii, end_radii):
-    """Outlines (n, 20, 2), fixed point, of thick lines with round ends: places (n, 2) px, radii (n,) px."""
+    """Return outlines (n, 20, 2), fixed point, of thick lines with round ends: places (n, 2) px, radii (n,) px."""
     along = np.arctan2(ends[:, 1] - starts[:, 1], ends[:, 0] - starts[:, 0])[:, None]
     round_end = np.stack([np.cos(along + _HALF_TURN), np.sin(along + _HALF_TURN)], axis=-1)
     ends = ends[:, None] + end_radii[:, None, None] * round_end

@@ -1,4 +1,4 @@
-"""The page that plays a video's poses: `viewer.html`, one file that a browser opens from disk, with no network."""
+"""Page that plays a video's poses: `viewer.html`, one file that a browser opens from disk, with no network."""
 
 import base64
 import html
@@ -14,17 +14,17 @@ from lib.files import atomic_path, require_file
 
 _PAGE = Path(__file__).with_name("viewer_page")
 EMBED_MOST = 40 * 2**20  # bytes; a larger preview is kept beside the page
-_BLOCK_ROWS = 8192  # frames of one person per block of base64
+_BLOCK_FRAMES = 8192  # frames of one person per block of base64
 _BLOCK_BYTES = 3 * 2**20  # of the preview
-_KEYPOINT_STEPS = 15000  # per longer side of the picture: 0.13 px for 1920 x 1080
+_KEYPOINT_STEPS = 15000  # per longer side of the image: 0.13 px for 1920 x 1080
 
 
 def write_viewer(poses, path, preview=None):
-    """Writes the page that shows `poses` (a `Poses`) in 3D beside the video.
+    """Write the page that shows `poses` (a `Poses`) in 3D beside the video.
 
     Positions are stored as int16. World positions count steps from the middle of where the person went, as fine as the
     range allows: a joint is off by less than 1 mm per axis where a person stays within 60 m of that middle, 0.1 mm
-    within 6 m. Keypoints are off by 1/30000 of the picture's longer side; those farther outside than twice that side
+    within 6 m. Keypoints are off by 1/30000 of the image's longer side; those farther outside than twice that side
     are moved to there. Arrays are read and written a block at a time.
 
     Args:
@@ -44,7 +44,7 @@ def write_viewer(poses, path, preview=None):
         "width": poses.width,
         "height": poses.height,
         "fps": poses.fps,
-        "ahead": [float(x) for x in poses.rotation[:, 2]],  # where the camera looks, world axes
+        "forward": [float(x) for x in poses.rotation[:, 2]],  # direction of the camera, world axes
         "preview": quote(os.path.relpath(preview, path.parent)) if preview and not embedded else None,
         "keypointStep": max(poses.width, poses.height) / _KEYPOINT_STEPS,
         "limbs": [[a, b, _side(a, b)] for a, b in LIMBS],
@@ -72,8 +72,8 @@ def _side(a, b):
 
 
 def _describe(person):
-    """What the page must know before the person's arrays; lowest and highest coordinates over all joints, m."""
-    spans = [person.world[rows] for rows in _row_blocks(person)]
+    """Return the header of a person's arrays; lowest and highest coordinates over all joints, m."""
+    spans = [person.world[part] for part in _blocks_of(person)]
     low = np.min([span.min((0, 1)) for span in spans], axis=0).astype(float)
     high = np.max([span.max((0, 1)) for span in spans], axis=0).astype(float)
     return {
@@ -84,20 +84,20 @@ def _describe(person):
     }
 
 
-def _row_blocks(person):
-    return [slice(start, start + _BLOCK_ROWS) for start in range(0, len(person.frames), _BLOCK_ROWS)]
+def _blocks_of(person):
+    return [slice(start, start + _BLOCK_FRAMES) for start in range(0, len(person.frames), _BLOCK_FRAMES)]
 
 
 def _blocks(poses, header, preview):
-    """(name, bytes) of every array, a block at a time; the page joins blocks of the same name. Little-endian."""
+    """Yield (name, bytes) of every array, a block at a time; the page joins blocks of the same name. Little-endian."""
     yield "times", np.asarray(poses.times, "<f8").tobytes()
     for index, (person, about) in enumerate(zip(poses.people, header["people"])):
         middle = (np.array(about["low"]) + about["high"]) / 2
-        for rows in _row_blocks(person):
-            keypoints = person.keypoints[rows]
-            yield f"frames{index}", person.frames[rows].astype("<u4").tobytes()
-            yield f"bridged{index}", person.bridged[rows].astype("u1").tobytes()
-            yield f"world{index}", _counts((person.world[rows] - middle) / about["step"])
+        for part in _blocks_of(person):
+            keypoints = person.keypoints[part]
+            yield f"frames{index}", person.frames[part].astype("<u4").tobytes()
+            yield f"bridged{index}", person.bridged[part].astype("u1").tobytes()
+            yield f"world{index}", _counts((person.world[part] - middle) / about["step"])
             yield f"keypoints{index}", _counts(keypoints[..., :2] / header["keypointStep"])
             yield f"confidence{index}", np.round(255 * np.clip(keypoints[..., 2], 0, 1)).astype("u1").tobytes()
     if preview:

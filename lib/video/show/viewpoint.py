@@ -1,9 +1,11 @@
-"""Where the viewer of the 3D picture stands: beside the camera and a little above, as near as all people allow."""
+"""Viewpoint of the 3D view: beside the camera and a little above, as near as all people allow."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
+
+from lib.body.camera import orbit_rotation
 
 _TURN, _RAISE = np.radians(25), np.radians(15)  # from the video's camera to its right, and up
 _ANGLE = np.radians(32)  # of view, from the panel's lower edge to the upper
@@ -11,37 +13,37 @@ _FILLED = np.array([0.84, 0.76])  # of the panel's width and height, by the peop
 _READABLE = 0.4  # of the panel's height: if a standing person would be smaller, the view follows the people
 _BODY = 1.7  # m
 _REACH = 1.0  # s before and after a frame whose people the following view takes in
-_OUTLIERS = 0.2  # % of the frames that may stick out: a misjudged depth must not shrink everybody
+_OUTLIERS = 0.2  # % of the frames that may stick out: a wrong depth must not shrink everybody
 _CHUNK = 4096  # frames read at once
-CLOSEST = 0.2  # m: what is nearer to the eye, or behind it, is drawn as if it were there
+CLOSEST = 0.2  # m: what is nearer to the eye, or behind it, is drawn at this distance
 FAR_OUT = 20_000  # px: a place beyond is drawn there, OpenCV takes no larger numbers
 
 
 @dataclass(frozen=True)
 class View:
-    """A pinhole view of the world."""
+    """Pinhole view of the world."""
 
-    axes: np.ndarray  # (3, 3): rows are right, up and ahead in the world
+    axes: np.ndarray  # (3, 3): rows are right, up and forward in the world
     eye: np.ndarray  # (3,) m, in these axes
     focal: float  # px
     centre: np.ndarray  # (2,) px
 
     def project(self, points):
-        """World points (..., 3), m -> places (..., 2), px, and depths (...), m."""
+        """Return image positions (..., 2), px, and depths (...), m, of world points (..., 3), m."""
         seen = points @ self.axes.T - self.eye
         depth = np.maximum(seen[..., 2], CLOSEST)
         places = self.centre + self.focal / depth[..., None] * seen[..., :2] * [1, -1]
         return np.clip(places, -FAR_OUT, FAR_OUT), depth
 
     def on_ground(self, place):
-        """The point (3,) of the ground that is seen at a place (2,), px, below the horizon."""
+        """Return the ground point (3,) at an image position (2,), px, below the horizon."""
         eye = self.eye @ self.axes
         ray = np.array([*((place - self.centre) * [1, -1] / self.focal), 1.0]) @ self.axes
         return eye - ray * eye[2] / ray[2]
 
 
-class Views:
-    """The view of every frame, `views[number]`: the same for all, or a smoothly moving one where people go far.
+class Viewpoints:
+    """Views of all frames, `views[number]`: a constant one, or a smoothly moving one where people go far.
 
     Args:
         poses: `Poses`; its people are read once, in pieces.
@@ -78,37 +80,36 @@ class Views:
         return View(self._axes, self._eyes[number if self.moving else 0], self._focal, self._centre)
 
     def _extents(self, poses):
-        """What all people of a frame need (F, 4), and the depth of the farthest (F,); NaN without people."""
+        """Return the extents (F, 4) of all people of a frame, and the depth of the farthest (F,); NaN without people."""
         extents = np.full((len(poses.times), 4), np.nan)
         depth = np.full(len(poses.times), np.nan)
         for person in poses.people:
             for begin in range(0, len(person.frames), _CHUNK):
-                rows = slice(begin, begin + _CHUNK)
-                frames, joints = np.asarray(person.frames[rows]), np.asarray(person.world[rows], float)
+                chunk = slice(begin, begin + _CHUNK)
+                frames, joints = np.asarray(person.frames[chunk]), np.asarray(person.world[chunk], float)
                 extents[frames] = np.fmax(extents[frames], self._extent(joints))
                 depth[frames] = np.fmax(depth[frames], joints.mean(1) @ self._axes[2])
         return extents, depth
 
     def _extent(self, points):
-        """How far points (..., n, 3) reach out to the right, left, top and bottom of the pyramid of view: (..., 4).
+        """Return the extents (..., 4) of points (..., n, 3) to the right, left, top and bottom of the viewing frustum.
 
         An eye sees all points if its own values, taken as those of a point, are no less.
         """
-        right, up, ahead = np.moveaxis(points @ self._axes.T, -1, 0)
-        across, upward = ahead * self._slopes[0], ahead * self._slopes[1]
+        right, up, forward = np.moveaxis(points @ self._axes.T, -1, 0)
+        across, upward = forward * self._slopes[0], forward * self._slopes[1]
         return np.stack([right - across, -right - across, up - upward, -up - upward], axis=-1).max(-2)
 
     def _eye(self, extents):
-        """The nearest places (..., 3) that see what has these extents (..., 4)."""
+        """Return the nearest eye positions (..., 3) that see everything of these extents (..., 4)."""
         right, left, top, bottom = np.moveaxis(extents, -1, 0)
-        ahead = -np.maximum((right + left) / self._slopes[0], (top + bottom) / self._slopes[1]) / 2
-        return np.stack([(right - left) / 2, (top - bottom) / 2, ahead], axis=-1)
+        forward = -np.maximum((right + left) / self._slopes[0], (top + bottom) / self._slopes[1]) / 2
+        return np.stack([(right - left) / 2, (top - bottom) / 2, forward], axis=-1)
 
 
 def _axes(rotation):
-    """Rows right, up and ahead of the viewer, from the camera's axes in the world (3, 3)."""
+    """Return the viewer's axes, rows right, up and forward, from the camera's axes in the world (3, 3)."""
     heading = rotation[:, 2] if abs(rotation[2, 2]) < 0.99 else -rotation[:, 1]  # a camera that looks straight down
     heading = np.arctan2(heading[1], heading[0]) + _TURN
-    ahead = np.array([np.cos(heading) * np.cos(_RAISE), np.sin(heading) * np.cos(_RAISE), -np.sin(_RAISE)])
-    right = np.array([np.sin(heading), -np.cos(heading), 0.0])
-    return np.stack([right, np.cross(right, ahead), ahead])
+    right, down, forward = orbit_rotation(heading + np.pi, _RAISE)
+    return np.stack([right, -down, forward])

@@ -1,6 +1,6 @@
-"""The detections of a video on disk: written frame by frame, so that neither memory nor an interruption matters.
+"""Detections of a video on disk: written frame by frame, in constant memory, and resumable.
 
-A folder with `times.f64` (seconds of each frame), `rows.bin` (one `ROW` a detection) and `state.json` (what they are
+A folder with `times.f64` (seconds of each frame), `rows.bin` (one `ROW` per detection) and `state.json` (what they are
 of, how many frames are done, the tracks and the source's numbers of people, if it has such, warnings). What was written
 after the last `save` does not count.
 """
@@ -18,7 +18,7 @@ ROW = np.dtype([("frame", "i4"), ("track", "i4"), ("keypoints", "f4", (17, 3))])
 
 
 class Detections:
-    """What is in the folder, if it is of the same `origin`; nothing if not.
+    """Detections in a folder, if they are of the same `origin`; else none.
 
     Attributes:
         frames: how many are done; complete: whether the video has ended; tracks: {number: Track}; sources: {the
@@ -42,7 +42,7 @@ class Detections:
         return self._rows is not None
 
     def open(self):
-        """Makes ready to `add` to what is there; what is of another origin goes."""
+        """Open the files to `add` to them; remove those of another origin."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.frames:
             (self.folder / "state.json").unlink(missing_ok=True)
@@ -50,23 +50,23 @@ class Detections:
         self._rows = self._append("rows.bin", self.rows * ROW.itemsize)
 
     def add(self, seconds, detections, numbers, late=()):
-        """One frame's `Detection`s and their track numbers, -1 for none; late: (`Detection`, number) of the last one."""
+        """Add one frame's `Detection`s and their track numbers, -1 for none; late: (`Detection`, number) of the last frame."""
         self.add_late(late)
         np.array([seconds]).tofile(self._times)
         self.frames += 1
         self.add_late([(d, n) for d, n in zip(detections, numbers) if n >= 0])
 
     def add_late(self, late):
-        """(`Detection`, number) of the last frame."""
+        """Add (`Detection`, number) of the last frame."""
         np.array([(self.frames - 1, n, d.keypoints) for d, n in late], ROW).tofile(self._rows)
         self.rows += len(late)
 
     def warn(self, lines):
-        """Take lines of warnings that are not there yet."""
+        """Add lines of warnings that are not there yet."""
         self.warnings += [line for line in lines if line not in self.warnings]
 
     def save(self, complete=False, damaged=None):
-        """Makes what was added so far last; complete: the video has ended; damaged: what is missing of it, or None."""
+        """Save what was added so far; complete: the video has ended; damaged: what is missing of it, or None."""
         self.complete, self.damaged = complete, damaged
         self._rows.flush()
         self._times.flush()
@@ -86,11 +86,11 @@ class Detections:
             temporary.write_text(json.dumps(state), encoding="utf-8")
 
     def times(self):
-        """(F,) seconds."""
+        """Return the times (F,) in seconds."""
         return np.fromfile(self.folder / "times.f64", np.float64, self.frames)
 
     def people(self):
-        """{person: numbers (n,) of their rows}, a row a frame; and the rows, mapped.
+        """Return {person: numbers (n,) of their entries}, one per frame; and the entries, mapped.
 
         People have the numbers of the source if it has such, else numbers from 1 in order of appearance.
         """

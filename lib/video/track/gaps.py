@@ -1,4 +1,4 @@
-"""Bridging frames in which a person was not found, up to a stated length."""
+"""Bridging of gaps in which a person was not found, up to a given length."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ BLOCK = 4096  # frames at a time
 
 
 def blocks(segment):
-    """A slice as slices of at most `BLOCK`."""
+    """Yield a slice as slices of at most `BLOCK`."""
     return [slice(a, min(a + BLOCK, segment.stop)) for a in range(segment.start, segment.stop, BLOCK)]
 
 
 def bridge(frames, times, longest):
-    """Frames to have when gaps of up to `longest` s are bridged.
+    """Return the frames with gaps of up to `longest` s bridged.
 
     Args:
         frames: (n,) int, those in which a person was found, ascending.
@@ -26,7 +26,7 @@ def bridge(frames, times, longest):
 
 
 def fill(frames, found, keypoints, out):
-    """Writes keypoints (m, 17, 3) of `frames` (m,) to `out`; between those `found` (n,) linearly, with confidence 0.
+    """Write keypoints (m, 17, 3) of `frames` (m,) to `out`; between those `found` (n,) linearly, with confidence 0.
 
     keypoints: (n, 17, 3), array-like, read block by block.
     """

@@ -1,4 +1,4 @@
-"""Who is who: detections of one person get one number through the whole video.
+"""Person tracker: detections of one person get one identity through the whole video.
 
 Frame by frame, OC-SORT (arXiv 2203.14360, from the package `trackers`) joins boxes that overlap where a person is
 expected. When the video has ended, `link` joins what is left of people who were gone for longer: behind something, or
@@ -22,7 +22,7 @@ LINK = 5.0  # s: the longest absence that `link` bridges
 _LINK_SPEED = 2.0  # body sizes a second that an absent person may move, and half a size at once
 _LINK_RESIZE = 2.5  # times as large or small: someone tucked in a jump stands up again
 _WHOLE = 0.5  # s in which who comes from behind something, or goes there, is seen as large as they are
-_BOTH = 0.15  # s that both may be there: a person found twice, before the first is let go
+_BOTH = 0.15  # s that both may be there: a person found twice, before the first track ends
 _OVERLAP = 0.1  # least intersection over union from frame to frame
 _TORSO = [1, 4, 11, 14]  # hips and shoulders
 _BINS = (12, 6)  # of hue and saturation
@@ -30,7 +30,7 @@ _BINS = (12, 6)  # of hue and saturation
 
 @dataclass
 class Track:
-    """What is remembered of one track; times in s, places and sizes in px."""
+    """State of one track; times in s, positions and sizes in px."""
 
     first: float
     last: float
@@ -40,7 +40,7 @@ class Track:
 
 
 class Tracker:
-    """Numbers people frame by frame.
+    """Tracker of people frame by frame.
 
     Args:
         tracks: {number: Track}, is written to; those that are there ended before the first frame.
@@ -58,7 +58,7 @@ class Tracker:
         self._new = []  # detections of the frame before, which had no number yet, and its time
 
     def update(self, detections, frame, seconds):
-        """The track numbers of a frame's `Detection`s, and what is known only now of the frame before.
+        """Return the track numbers of a frame's `Detection`s, and those of the frame before that are known only now.
 
         OC-SORT numbers someone when it sees them for the second time.
 
@@ -91,7 +91,7 @@ class Tracker:
         return late
 
     def _first_sight(self, number, detection, frame):
-        """The new person in the frame before: [(`Detection`, number)], or nothing."""
+        """Return the new person in the frame before: [(`Detection`, number)], or an empty list."""
         overlaps = [box_iou_batch(detection.box[None], before.box[None])[0, 0] for before, _ in self._new]
         if not overlaps or max(overlaps) < _OVERLAP:
             return []
@@ -126,7 +126,7 @@ class Tracker:
 
 
 def link(tracks, least=SHORTEST):
-    """{track number: person from 1}, people in order of appearance; tracks shorter than `least` s are left out.
+    """Return {track number: person from 1}, people in order of appearance, without tracks shorter than `least` s.
 
     A track goes on with at most one later one; pairs are chosen so that their likeness is greatest in all.
     """
@@ -145,12 +145,12 @@ def shortest(times):
 
 
 def lasts(track, least):
-    """Whether a `Track` lasts `least` s."""
+    """Return whether a `Track` lasts `least` s."""
     return track.last - track.first >= least
 
 
 def _befores(tracks):
-    """{index of a track: index of the one that it goes on with}; tracks in order of their first sight."""
+    """Return {index of a track: index of the one that it continues}; tracks in order of their first frame."""
     firsts = np.array([track.first for track in tracks])
     pairs = {}
     for a, track in enumerate(tracks):
@@ -176,13 +176,13 @@ def _befores(tracks):
 
 
 def _alike(values):
-    """Indices of equal values (n,), an array for each value."""
+    """Return the indices of equal values (n,), an array for each value."""
     order = np.argsort(values, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(values[order])) + 1)
 
 
 def _likeness(before, after):
-    """How well track `after` goes on with `before`: 0 where it cannot, else up to 1."""
+    """Return how well track `after` continues `before`: 0 if it cannot, else up to 1."""
     gap = after.first - before.last
     if not -_BOTH <= gap <= LINK:
         return 0.0
@@ -200,7 +200,7 @@ def _share(histogram):
 
 
 def _colours(frame, keypoints):
-    """Histogram (12, 6) of hue and saturation where the trunk is."""
+    """Return the histogram (12, 6) of hue and saturation of the trunk."""
     corners = keypoints[_TORSO, :2]
     low = np.clip(corners.min(0).astype(int), 0, None)
     high = np.minimum(corners.max(0).astype(int) + 1, frame.shape[1::-1])

@@ -1,6 +1,6 @@
 "use strict";
 
-// World axes: x right, y ahead, z up, the floor at z = 0, metres. Frames are numbers of the video's frames from 0.
+// World axes: x right, y forward, z up, the floor at z = 0, metres. Frames are numbers of the video's frames from 0.
 
 const byId = (id) => document.getElementById(id);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -99,31 +99,31 @@ const HALF_VIEW = Math.tan((18 * Math.PI) / 180); // of the angle seen over the 
 const NEAREST = 0.1; // m before the camera
 const view = { yaw: 0, pitch: 0, zoom: 1, target: [0, 0, 1], distance: 6 }; // what is drawn
 const wanted = { target: [0, 0, 1], distance: 6 }; // what it glides to; the distance is for zoom 1
-const startYaw = Math.atan2(header.ahead[0], header.ahead[1]); // as the video's camera looks
+const startYaw = Math.atan2(header.forward[0], header.forward[1]); // as the video's camera looks
 const START_PITCH = 0.22;
 const FARTHEST = 16; // m: a scene that is only seen whole from farther away starts with a person followed
 let focused = null; // the person that it follows, or null for the whole scene
 
 function axes(yaw, pitch) {
   const [sy, cy, sp, cp] = [Math.sin(yaw), Math.cos(yaw), Math.sin(pitch), Math.cos(pitch)];
-  return { right: [cy, -sy, 0], up: [sy * sp, cy * sp, cp], ahead: [sy * cp, cy * cp, -sp] };
+  return { right: [cy, -sy, 0], up: [sy * sp, cy * sp, cp], forward: [sy * cp, cy * cp, -sp] };
 }
 
 // The nearest eye, looking along the given axes, that sees all points: each border of the view limits how near it is.
 function frameAll(points, yaw, pitch, aspect) {
-  const { right, up, ahead } = axes(yaw, pitch);
+  const { right, up, forward } = axes(yaw, pitch);
   const margin = 0.86;
   const across = HALF_VIEW * aspect * margin;
   const along = HALF_VIEW * margin;
   const most = (value) => points.reduce((best, point) => Math.max(best, value(point)), -Infinity);
-  const depthOf = (point) => dot(point, ahead);
+  const depthOf = (point) => dot(point, forward);
   const [east, west] = [1, -1].map((sign) => most((p) => sign * dot(p, right) - across * depthOf(p)));
   const [north, south] = [1, -1].map((sign) => most((p) => sign * dot(p, up) - along * depthOf(p)));
   const eyeDepth = Math.min(-(east + west) / (2 * across), -(north + south) / (2 * along));
   const depth = (most(depthOf) - most((p) => -depthOf(p))) / 2;
   const [x, y] = [(east - west) / 2, (north - south) / 2];
   return {
-    target: [0, 1, 2].map((i) => x * right[i] + y * up[i] + depth * ahead[i]),
+    target: [0, 1, 2].map((i) => x * right[i] + y * up[i] + depth * forward[i]),
     distance: Math.max(depth - eyeDepth, 1),
   };
 }
@@ -220,12 +220,12 @@ function prepare(canvas) {
 }
 
 function makeLens(width, height) {
-  const { right, up, ahead } = axes(view.yaw, view.pitch);
-  const eye = view.target.map((t, axis) => t - view.distance * ahead[axis]);
+  const { right, up, forward } = axes(view.yaw, view.pitch);
+  const eye = view.target.map((t, axis) => t - view.distance * forward[axis]);
   const focal = height / 2 / HALF_VIEW;
   const toCamera = (point) => {
     const offset = point.map((x, axis) => x - eye[axis]);
-    return [dot(offset, right), dot(offset, up), dot(offset, ahead)];
+    return [dot(offset, right), dot(offset, up), dot(offset, forward)];
   };
   const toPicture = ([x, y, depth]) => [width / 2 + (focal * x) / depth, height / 2 - (focal * y) / depth];
   return { focal, toCamera, toPicture };
@@ -410,7 +410,7 @@ let clock = 0; // s of the video, while playing
 let target = null; // s, where the film goes once the seek under way has ended
 let following; // the pending call of followVideo
 const speed = () => Number(byId("speed").value);
-const settled = () => target === null && !film.seeking; // else its events and pictures are of where it was
+const settled = () => target === null && !film.seeking; // else its events and images are of where it was
 const frameAt = (seconds) => clamp(lastNotAbove(times, seconds + 0.25 / header.fps), 0, lastFrame);
 
 function startVideo() {
@@ -488,14 +488,14 @@ function togglePlay() {
   if (video && settled()) playVideo(); // else when its seek has ended
 }
 
-// Called by the browser with the time of the picture that it has just shown.
+// Called by the browser with the time of the image that it has just shown.
 function followVideo(_, shown) {
   if (!playing || !video) return;
   if (settled()) showFrame(frameAt(shown.mediaTime));
   following = video.requestVideoFrameCallback(followVideo);
 }
 
-// One step of playback for browsers that do not say which picture they show, or without a video.
+// One step of playback for browsers that do not say which image they show, or without a video.
 function advance(seconds) {
   if (video && (video.requestVideoFrameCallback || !settled())) return;
   clock = video ? video.currentTime : clock + seconds * speed();
