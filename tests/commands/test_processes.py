@@ -192,7 +192,9 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_before_anything_is_s
         for i, (x, y) in enumerate(zip(expected["train_input"], expected["train_label"])):
             content = {"data_input": x, "data_label": np.full_like(y, np.nan) if i == BAD else y}
             (clips / f"{i:08d}.pkl").write_bytes(pickle.dumps(content))
-    line = refusal(start_together(environment, 2, *PLAIN, f"data_root={clips.parents[1]}", "-c", folder, *QUIET), [1, 1])
+    line = refusal(
+        start_together(environment, 2, *PLAIN, f"data_root={clips.parents[1]}", "-c", folder, *QUIET), [1, 1]
+    )
     found = re.search(r"loss is nan at epoch 1, step \d of 6 in process 1 \(clips ([\d, ]+)\)", line)
     assert found and str(BAD) in found[1].split(", ") and "nothing was saved over the last good checkpoint" in line
     assert line.removeprefix("error: ") in (folder / "train.log").read_text()

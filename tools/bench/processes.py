@@ -100,7 +100,9 @@ def main():
     write_json(options.out, result)
     rows = [[key, str(of["threads_each"]), f"{of['clips_per_second']:.2f}"] for key, of in result["processes"].items()]
     print("\n".join(table(["processes", "threads each", "clips per second"], rows)))
-    print(f"{result['times_one_process']:.2f} times the clips per second of one process (median of rounds); {options.out}")
+    print(
+        f"{result['times_one_process']:.2f} times the clips per second of one process (median of rounds); {options.out}"
+    )
 
 
 if __name__ == "__main__":
