@@ -140,9 +140,7 @@ def _recorded_run(folder, config, entries):
         record = json.loads(path.read_text())
         before, run_id = record["config"], record["mlflow_run_id"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: is not the record of an ablation; remove it, or choose another folder with -c"
-        ) from error
+        raise UserError(f"{path}: is not the record of an ablation; remove it, or choose another folder with -c") from error
     if any(_has_checkpoint(folder / entry.name) for entry in entries):
         for key, value in _shared(config).items():
             if key in before and before[key] != value:
