@@ -58,4 +58,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, when_memory_ends="lower batch_size or clip_len")

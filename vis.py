@@ -49,4 +49,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, when_memory_ends="lower --clip_len, or cut the video")

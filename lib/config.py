@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -116,11 +116,13 @@ class Shared(BaseModel):
         return 2 if self.no_conf else 3
 
 
+_KEYS_OF_MODELS: Any = {name: (key.type, key.default) for entry in MODELS.values() for name, key in entry.keys.items()}
+
 Config = create_model(
     "Config",
     __base__=Shared,
     __doc__="All keys of a config file, those of each model of the registry too.",
-    **{name: (key.type, key.default) for entry in MODELS.values() for name, key in entry.keys.items()},
+    **_KEYS_OF_MODELS,
 )
 
 

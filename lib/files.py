@@ -1,11 +1,11 @@
 """Writing files so that a crash leaves the old one or the new one, never half of one."""
 
-import fcntl
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib.errors import UserError, describe, nearest
+from lib.system import lock
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -30,16 +30,16 @@ def only_one(path, named=None):
         UserError: another process is in it, or the folder cannot be written.
     """
     path, named = Path(path), named or path
-    lock = path.with_name(f".{path.name}.lock")
+    place = path.with_name(f".{path.name}.lock")
     while True:
         try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            handle = open(lock, "w")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            handle = open(place, "w")
         except OSError as error:
             raise cannot_write(named, error) from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if lock.exists() and os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+            lock(handle, named)
+            if place.exists() and os.path.samestat(os.fstat(handle.fileno()), place.stat()):
                 break  # else the one before has removed it meanwhile
         except BlockingIOError:
             handle.close()
@@ -48,7 +48,8 @@ def only_one(path, named=None):
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows removes no open file: it stays, and does no harm
+            place.unlink(missing_ok=True)
         handle.close()
 
 

@@ -1,4 +1,4 @@
-"""How far a network without time or joints comes: an MLP from one frame's keypoints to its pose.
+"""Train a baseline without time or joints: an MLP from one frame's keypoints to its pose.
 
 Three hidden layers, trained on the frames of the same clips, with the same flips and targets, and scored by the same
 protocol as `train.py` scores PoseMamba.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import nn
 from tqdm import tqdm
 
@@ -26,7 +27,7 @@ from lib.task.losses import mpjpe
 
 
 class FrameMLP(nn.Module):
-    """(B, F, 17, 2) -> (B, F, 17, 3), each frame on its own."""
+    """MLP from keypoints (B, F, 17, 2) to poses (B, F, 17, 3), each frame on its own."""
 
     def __init__(self, joints, width, layers):
         super().__init__()
@@ -36,7 +37,8 @@ class FrameMLP(nn.Module):
         self.layers = nn.Sequential(*hidden, nn.Linear(width, 3 * joints))
 
     def forward(self, x):
-        return self.layers(x.flatten(0, 1).flatten(1)).view(*x.shape[:2], self.joints, 3)
+        y = self.layers(rearrange(x, "b f j c -> (b f) (j c)"))
+        return rearrange(y, "(b f) (j c) -> b f j c", b=len(x), c=3)
 
 
 def main():
@@ -74,4 +76,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, when_memory_ends="lower --batch or --width")

@@ -85,7 +85,7 @@ def remove_unfinished(folder):
 def random_state():
     """Return the state of every generator that training draws from, as tensors and plain values."""
     version, words, gauss = random.getstate()
-    name, key, position, has_gauss, cached = np.random.get_state()
+    name, key, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": [version, list(words), gauss],
         "numpy": [name, torch.from_numpy(key.astype(np.int64)), position, has_gauss, cached],

@@ -4,6 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from selective_scan import cross_scan
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -51,7 +52,8 @@ class BiSTSSM(nn.Module):
     def forward(self, x):
         """x (B, F, J, C) -> (B, F, J, C)."""
         u, gate = (F.linear(x, half) for half in self.in_proj.weight.chunk(2))  # two: each contiguous
-        u = F.silu(self.conv2d(u.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        u = F.silu(self.conv2d(rearrange(u, "b f j d -> b d f j")))
+        u = rearrange(u, "b d f j -> b f j d")
         y = cross_scan(
             u,
             self.x_proj_weight,

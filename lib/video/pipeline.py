@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.errors import UserError, nearest
 from lib.files import require_file
+from lib.system import take_room
 from lib.video.detection import open_detector, options_of_detector
 from lib.video.detection.keypoints_file import read_keypoints
 from lib.video.detection.search import View
@@ -91,9 +92,9 @@ def lift_video(video, progress=None, **options):
     """
     if not isinstance(video, (str, os.PathLike)):
         raise UserError(f"video: {video!r}: expected a path")
-    options = options_of(options)
+    chosen = options_of(options)
     with tempfile.TemporaryDirectory() as folder:
-        poses = lift(VideoSource(require_file(video), MOST_PIXELS, options.turn), folder, options, progress)
+        poses = lift(VideoSource(require_file(video), MOST_PIXELS, chosen.turn), folder, chosen, progress)
         return replace(poses, people=[_in_memory(person) for person in poses.people])
 
 
@@ -183,7 +184,7 @@ def _placed(detection, scale, whole):
     """A `Detection` in px of an image of another size, which was turned: the `View` sees it as it was before."""
     if whole is None:
         return detection
-    keypoints = detection.keypoints * np.float32([scale, scale, 1])
+    keypoints = detection.keypoints * np.array([scale, scale, 1], np.float32)
     keypoints[:, :2] = whole.back(keypoints[:, :2])
     return detection._replace(keypoints=keypoints, box=whole.back_box(detection.box * np.float32(scale)))
 
@@ -270,8 +271,7 @@ def _lift_person(person, lifter, size, fps, times, cutoff):
 def _mapped(path, shape):
     """A float32 array in a file whose room on the disk is taken; what is missing later would end the process."""
     array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-    with open(path, "r+b") as handle:
-        os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+    take_room(path)
     return array
 
 

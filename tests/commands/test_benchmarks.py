@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, is_drawn
 from selective_scan import why_unavailable
 
 from lib.errors import UserError
@@ -92,7 +92,7 @@ def test_model(folder):
 
 @pytest.mark.parametrize("name", ["scan.png", "model.png"])
 def test_charts(folder, name):
-    assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    is_drawn(folder / name)
 
 
 def test_a_wrong_argument_is_one_line_and_exit_code_2(tmp_path):

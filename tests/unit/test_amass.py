@@ -119,9 +119,12 @@ def run(folder, *arguments, code=0):
 
 
 def joints_of(store):
-    part = open_store(store).parts["train"]
+    part = open_store(store).splits["train"]
     rows = part.arrays["joints"][:]
-    return {name: rows[a:b] for name, a, b in zip(part.runs.source.tolist(), part.runs.start, part.runs.start[1:])}
+    return {
+        name: rows[a:b]
+        for name, a, b in zip(part.sequences.source.tolist(), part.sequences.start, part.sequences.start[1:])
+    }
 
 
 def test_regressed_joints_are_those_of_the_posed_mesh(files):
@@ -356,7 +359,7 @@ def test_a_regressor_of_another_mesh_and_a_wrong_table_are_named(files, tmp_path
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda r: r * 100, "row 0 adds up to 100, expected 1"),
+        (lambda r: r * 100, "row 0 sums to 100, expected 1"),
         (lambda r: np.where(np.arange(17)[:, None] == 5, np.nan, r), "'regressor' is not finite in row 5"),
         (lambda r: r[list(FLIPPED)], "(left and right legs are swapped); expected pelvis, right hip, right knee"),
     ],

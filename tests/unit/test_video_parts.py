@@ -186,6 +186,32 @@ def test_windows_are_blended_without_seams(frames):
     assert np.abs(np.diff(ratio)).max(initial=0) < 0.02  # only the standard size, by window, changes a little
 
 
+class Inputs(Linear):
+    """A network that keeps what it was shown."""
+
+    def forward(self, x):
+        self.seen = x
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("unseen", [(0, 0), (5000, -3000)])
+def test_the_box_of_a_person_is_that_of_the_joints_seen(unseen):
+    """Networks of whole images see a person as large whatever stands for a joint that the detector did not find."""
+    config = validate({"maxlen": 27, "clip_len": 27, "no_conf": True, "flip": False})
+    network = Inputs()
+    lifter = Lifter(Opened(network, config, None), torch.device("cpu"), 27, "image")
+    keypoints = np.ones((27, 17, 3), np.float32)
+    keypoints[..., :2] = np.random.default_rng(0).uniform((300, 100), (350, 300), (27, 17, 2))
+    keypoints[:, 4] = *unseen, 0  # as OpenPose writes it, and far away
+    keypoints[3, 9] = *unseen, 0
+    lifter.lift(keypoints, np.empty_like(keypoints), 640, 360, 600.0, FPS)
+    height = network.seen[0][torch.from_numpy(keypoints[..., 2] > 0)][:, 1]
+    assert (float(height.min()), float(height.max())) == pytest.approx((-0.5, 0.5), abs=1e-5)
+    keypoints[..., 2] = 0  # a window of bridged frames, whose joints have places
+    lifter.lift(keypoints, np.empty_like(keypoints), 640, 360, 600.0, FPS)
+    assert network.seen.isfinite().all()
+
+
 def test_windows_do_not_depend_on_how_many_go_through_at_once(monkeypatch):
     torch.manual_seed(0)
     config = validate({"maxlen": 9, "clip_len": 9, "dataset": "views", "no_conf": False, "depth": 1, "dim_feat": 16})

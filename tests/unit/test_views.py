@@ -11,6 +11,9 @@ from lib.config import load_config
 from lib.data.datasets import open_dataset
 from lib.data.synthetic.random_views import STANDARD_SIZE, Motion, ViewSampler
 from lib.errors import UserError
+from lib.model.opening import Opened
+from lib.task.lifting import Lifting
+from lib.video.lift.lifter import Lifter
 from lib.video.lift.placement import roots
 
 CONFIG = "configs/pose3d/PoseMamba_wild.yaml"
@@ -23,8 +26,7 @@ def reader():
 
 def draw(reader, seed, count=64):
     torch.manual_seed(seed)
-    shots = reader.shots[torch.randint(len(reader.shots), (count,))]
-    return reader.views(shots)
+    return reader.views(reader.intervals[torch.randint(len(reader.intervals), (count,))])
 
 
 def test_views_are_random_and_follow_from_the_seed(reader):
@@ -72,20 +74,36 @@ class Perfect:
         return torch.cat([self.places, torch.ones_like(joints[..., :1])], dim=-1)
 
 
+class Known(torch.nn.Module):
+    """A network that knows the pose of the one clip (F, 17, 3) that it is asked about, by its normalised keypoints."""
+
+    def __init__(self, keypoints, pose):
+        super().__init__()
+        self.keypoints, self.pose = keypoints, pose
+
+    def forward(self, x):
+        torch.testing.assert_close(x[0], self.keypoints, atol=1e-3, rtol=0)
+        return self.pose[None]
+
+
 def test_a_perfect_network_gives_back_the_places_in_the_image(reader):
-    """Targets, turned and placed as lib/video does, project onto the detections if those have no errors."""
-    detector = Perfect()
+    """What lib/video makes of a network that returns its targets projects onto detections that have no errors."""
+    detector, width, height = Perfect(), 1920, 1080
+    config = load_config(CONFIG, ["flip=False"])
     torch.manual_seed(6)
-    _, y = ViewSampler(reader.views.motion, reader.n_frames, detector)(
-        reader.shots[torch.randint(len(reader.shots), (8,))]
-    )
-    for places, pose, f in zip(detector.places, y, detector.focal):
-        keypoints = torch.cat([places, torch.ones(reader.n_frames, 17, 1)], dim=-1)
-        _, centre, _ = normalize_person(keypoints[None])
-        camera = (pose @ look_at_rotation(centre, f)[0]).double().numpy()
-        root = roots(camera, keypoints.double().numpy(), 0, 0, float(f))
-        placed = camera + root[:, None]
-        np.testing.assert_allclose(placed[..., :2] / placed[..., 2:] * float(f), places, atol=2e-4)
+    views = ViewSampler(reader.views.motion, reader.n_frames, detector)
+    x, y = views(reader.intervals[torch.randint(len(reader.intervals), (8,))])
+    for places, seen, pose, focal in zip(detector.places, x, y, detector.focal):
+        scale = 1000  # px in a unit of the detector's
+        keypoints = torch.cat(
+            [places * scale + torch.tensor([width / 2, height / 2]), torch.ones(len(places), 17, 1)], -1
+        )
+        keypoints, focal, camera = keypoints.numpy(), float(focal) * scale, np.empty((len(places), 17, 3), np.float32)
+        lifter = Lifter(Opened(Known(seen, pose), config, None), torch.device("cpu"), len(places), "person")
+        lifter.lift(keypoints, camera, width, height, focal, fps=30)
+        placed = camera + roots(camera, keypoints, width, height, focal)[:, None]
+        projected = placed[..., :2] / placed[..., 2:] * focal + (width / 2, height / 2)
+        np.testing.assert_allclose(projected, keypoints[..., :2], atol=0.3)
 
 
 def test_normalisation_does_not_depend_on_place_and_size():
@@ -126,6 +144,62 @@ def test_half_of_the_clips_are_mirrored(reader):
         length = limb_vectors(target)[:, :, [12, 15]]  # forearms, left and right
         left, right = torch.nn.functional.normalize(length, dim=-1).diff(dim=1).norm(dim=-1).sum(1).unbind(1)
         assert low <= (right > left).float().mean() <= high
+
+
+def pointing_right():
+    """Motion of somebody (17, 3) who stands still and holds both arms out to their right."""
+    joints = torch.zeros(17, 3)
+    for joint, place in {
+        1: (0.1, 0, 0), 2: (0.1, 0, -0.4), 3: (0.1, 0, -0.8), 4: (-0.1, 0, 0), 5: (-0.1, 0, -0.4), 6: (-0.1, 0, -0.8),
+        7: (0, 0, 0.25), 8: (0, 0, 0.5), 9: (0, 0.1, 0.6), 10: (0, 0.1, 0.7),
+        11: (-0.2, 0, 0.45), 12: (0.1, 0, 0.45), 13: (0.35, 0, 0.45), 14: (0.2, 0, 0.45), 15: (0.45, 0, 0.45), 16: (0.7, 0, 0.45),
+    }.items():  # fmt: skip
+        joints[joint] = torch.tensor(place, dtype=torch.float32)
+    return Motion(joints.repeat(200, 1, 1), [0, 200])
+
+
+@pytest.mark.parametrize("mirrored, least, most", [(True, 0.4, 0.6), (False, 0, 0)])
+def test_half_of_the_clips_are_mirrored_if_asked_for(monkeypatch, mirrored, least, most):
+    """A mirror image points to the left; no camera and no turn of the body makes that of somebody who points right."""
+    for share in ("_FLEXED", "_OTHERS_LIMBS"):
+        monkeypatch.setattr(f"lib.data.synthetic.random_views.{share}", 0.0)
+    torch.manual_seed(0)
+    _, y = ViewSampler(pointing_right(), 9, flip=mirrored)(torch.tensor([[0, 100]] * 300))
+    up, forward = y[:, :, 8] - y[:, :, 0], y[:, :, 9] - y[:, :, 8]
+    right = torch.linalg.cross(forward, up)
+    for shoulder, wrist in ((14, 16), (11, 13)):
+        pointing = ((y[:, :, wrist] - y[:, :, shoulder]) * right).sum(-1)
+        left = (pointing < 0).float().mean(1)
+        assert set(left.tolist()) <= {0.0, 1.0} and least <= left.mean() <= most
+
+
+def test_speed_is_that_of_the_motion_played():
+    walk = torch.arange(200.0)[:, None, None] * torch.tensor([0.01, 0, 0]) + torch.randn(17, 3)
+    joints, seconds = ViewSampler(Motion(walk, [0, 200]), 9)._play(torch.tensor([[0, 40]]), torch.tensor([2.0]))
+    assert seconds == 2 / 60
+    torch.testing.assert_close(joints.diff(dim=1), torch.tensor([0.02, 0, 0]).expand(1, 8, 17, 3), atol=1e-5, rtol=0)
+
+
+def training_batch(reader, *overrides):
+    torch.manual_seed(9)
+    return next(iter(Lifting(load_config(CONFIG, list(overrides)), reader).loaders("train")))
+
+
+def test_masks_of_the_config_reach_the_network(reader):
+    hidden = (training_batch(reader, "batch_size=64")["keypoints"] == 0).all(-1)
+    joints = (training_batch(reader, "batch_size=64", "mask_ratio=0.4")["keypoints"] == 0).all(-1)
+    frames = (training_batch(reader, "batch_size=64", "mask_T_ratio=0.3")["keypoints"] == 0).all(-1)
+    seen = 1 - float(hidden.float().mean())
+    assert float(joints.float().mean()) == pytest.approx(1 - 0.6 * seen, abs=0.02)
+    assert float(frames.all(-1).float().mean()) == pytest.approx(0.3, abs=0.05)
+    assert hidden.all(-1).float().mean() < 0.02
+
+
+def test_keys_without_effect_are_refused():
+    for override in ("sample_stride=2", "num_workers=4"):
+        key = override.partition("=")[0]
+        with pytest.raises(UserError, match=f"{key}: has no effect on dataset views; leave it out"):
+            load_config(CONFIG, [override])
 
 
 def test_the_test_split_is_the_same_whatever_was_drawn_before():

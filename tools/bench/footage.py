@@ -1,4 +1,4 @@
-"""Measures poses of real people against truth: four views of two people, from the video to 3D as `vis.py` does it.
+"""Measure poses of real people against ground truth: four views of two people, lifted from video as by `vis.py`.
 
 python tools/bench/footage.py                                    # the default detector
 python tools/bench/footage.py --detectors mediapipe rtmpose --world-landmarks
@@ -134,4 +134,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, when_memory_ends="lower --frames")

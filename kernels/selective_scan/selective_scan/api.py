@@ -214,7 +214,7 @@ def _resolve(implementation, device_type, device, dtype, states, elements):
 
 # Or torch.compile would trace how libraries are found. `torch.compiler.assume_constant_result` sets the same mark, but
 # loads the whole compiler, which takes as long as PyTorch itself, also where nothing is ever compiled.
-_resolve._dynamo_marked_constant = True
+setattr(_resolve, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 def _check_input(u, form, dimensions):

@@ -28,7 +28,7 @@ def forward(u, delta, A, B, C, D, delta_bias, delta_softplus, saved_states):
     for i, chunk in enumerate(zip(*sequences)):
         if saved_states is not None:
             saved_states[i] = h
-        y_c, h = _scan_chunk(h, *chunk, *weights, delta_softplus)
+        y_c, h = _scan_chunk(*(h, *chunk, *weights, delta_softplus))
         y.append(y_c)
     return torch.cat(y).permute(1, 2, 3, 0).flatten(1, 2).to(u.dtype).contiguous()
 
@@ -40,7 +40,7 @@ def backward(u, delta, A, B, C, D, delta_bias, delta_softplus, saved_states, dy)
     dh = torch.zeros_like(saved_states[0])
     of_sequences, of_weights = [], [torch.zeros_like(w) for w in weights if w is not None]
     for saved, dy_c, *chunk in reversed(list(zip(saved_states, dys, *sequences))):
-        dh, gradients, additions = _differentiate_chunk(dh, dy_c, saved, *chunk, *weights, delta_softplus)
+        dh, gradients, additions = _differentiate_chunk(*(dh, dy_c, saved, *chunk, *weights, delta_softplus))
         of_sequences.append(gradients)
         for total, addition in zip(of_weights, additions):
             total += addition
@@ -100,11 +100,11 @@ def _differentiate_chunk(dh, dy, h, x, step_size, B, C, A, D, bias, softplus):
 
     # g_t = C_t dy_t + decay_{t+1} g_{t+1}, the gradient of the state after step t
     direct = dy.unsqueeze(-1) * C.unsqueeze(-2)
-    g = [None] * len(dy)
+    gradients = []
     for t in reversed(range(len(dy))):
-        g[t] = dh + direct[t]
-        dh = decays[t] * g[t]
-    g = torch.stack(g)
+        gradients.append(dh + direct[t])
+        dh = decays[t] * gradients[-1]
+    g = torch.stack(gradients[::-1])
 
     of_inputs = torch.matmul(g, B.unsqueeze(-1)).squeeze(-1)
     of_exponents = g * decays * states[:-1]

@@ -21,10 +21,10 @@ def selective_scan_loop(u, delta, A, B, C, D=None, delta_bias=None, delta_softpl
         step_size = delta[:, :, t, None]
         h = torch.exp(step_size * A) * h + step_size * B[..., t] * x[:, :, t, None]
         y.append((C[..., t] * h).sum(-1))
-    y = torch.stack(y, dim=-1)
+    out = torch.stack(y, dim=-1)
     if D is not None:
-        y = y + D.to(dtype)[:, None] * x
-    return y.to(u.dtype)
+        out = out + D.to(dtype)[:, None] * x
+    return out.to(u.dtype)
 
 
 def cross_scan_by_copies(

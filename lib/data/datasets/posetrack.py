@@ -25,7 +25,7 @@ KEYPOINTS = tuple(  # by the names of the files
 )
 FRAMES = 30  # of a clip, as published
 SEEN_SHARE = 0.6  # of a clip's keypoints: 306 of 30 x 17
-_LEAST_SEEN = 4  # keypoints of a clip, for a box round them
+_LEAST_SEEN = 4  # keypoints of a clip, for a box around them
 
 
 class PoseTrackClips(Dataset):
@@ -103,8 +103,8 @@ def read_tracks(path):
             raise UserError(f"{place}: 'keypoints' is not finite")
         tracks[track].append(keypoints.reshape(-1, 3)[order])
     found = [np.stack(frames) for frames in tracks.values()]
-    for track in found:
-        track[..., 2] = track[..., 2] > 0
+    for person in found:
+        person[..., 2] = person[..., 2] > 0
     return found
 
 

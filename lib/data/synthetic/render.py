@@ -1,4 +1,4 @@
-"""Drawing bodies with OpenCV's rasteriser: image, depth and which segment is where."""
+"""Rendering of bodies with OpenCV's rasteriser: image, depth and segmentation."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,14 @@ import numpy as np
 
 from lib.body.camera import NEAREST
 
-NOTHING = 255  # a segment that is none
+NOTHING = 255  # in a segmentation: background
 
 _FARTHEST = 100.0  # m
 _AMBIENT = 0.45  # of the light; the rest comes from one side
 
 
 class Rendered(NamedTuple):
-    """What a camera sees of a body."""
+    """Images of a body before a camera."""
 
     image: np.ndarray  # (H, W, 3) float32, 0 to 1; the background where there is no body
     depth: np.ndarray  # (H, W) float32, m along the camera's axis; `_FARTHEST` where there is no body
@@ -36,7 +36,7 @@ def render(vertices, normals, faces, colours, segment, focal, light, background)
     height, width = background.shape[:2]
     shade = _AMBIENT + (1 - _AMBIENT) * np.maximum(normals @ light, 0)
     field = 2 * np.arctan(height / (2 * focal))
-    axes = np.float32([1, -1, -1])  # OpenCV's camera looks along -z, y up
+    axes = np.array([1, -1, -1], np.float32)  # OpenCV's camera points along -z, y up
     corners = np.ascontiguousarray(vertices * axes, np.float32)
 
     def draw(values, shading, image):

@@ -3,6 +3,7 @@
 The detectors' packages are large; each is imported when its detector is opened.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
 from typing import NamedTuple
@@ -38,7 +39,7 @@ class Detector:
         warnings: what of the detections a user should know, a line each; may grow with every frame.
     """
 
-    warnings = ()
+    warnings: Sequence[str] = ()
 
     def detect(self, frame, seconds, number):
         """The people in a frame.

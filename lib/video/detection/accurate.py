@@ -1,12 +1,12 @@
 """The default detector: MoveNet finds people now and then, BlazePose sees the joints of each in every frame."""
 
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from lib.body.layouts import LAYOUTS, to_h36m
+from lib.system import usable_cores
 from lib.video.detection import Detection, Detector, blazepose, movenet
 from lib.video.detection.blazepose import BlazePose, Square
 from lib.video.detection.movenet import MoveNet
@@ -51,11 +51,12 @@ class Accurate(Detector):
 
     def __init__(self, det_model=movenet.MODEL, pose_model=blazepose.MODEL, people=6):
         self._finder, self._network = MoveNet(det_model), BlazePose(pose_model)
-        self._most, self.warnings = people, []
+        self._most = people
+        self.warnings: list[str] = []
         self._people, self._turn = [], 0
         self._promising = []  # the view in which someone was found about whom the two networks do not agree yet
         self._searched = self._last = None  # s, of the last frame with other views; of the last frame
-        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "detect")
+        self._threads = ThreadPoolExecutor(usable_cores(), "detect")
 
     def detect(self, frame, seconds, number):
         """Follow and search side by side, then begin with those who are new."""

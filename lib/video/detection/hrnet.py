@@ -5,10 +5,12 @@ Estimation" (CVPR 2019); the mirrored second pass of its evaluation is left out.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
+from einops import rearrange
 from torch.nn import functional
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 
@@ -27,7 +29,9 @@ PUBLISHED = "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch (pos
 def pose_network():
     """timm's HRNet with the published model's last layer, `final_layer`; its parameters have the published names."""
     network = timm.create_model("hrnet_w48", features_only=True, feature_location="", out_indices=(1,))
-    network.stage4[-1].fuse_layers = network.stage4[-1].fuse_layers[:1]  # only the finest branch goes on
+    stages: Any = network
+    last = stages.stage4[-1]
+    last.fuse_layers = last.fuse_layers[:1]  # only the finest branch goes on
     network.final_layer = torch.nn.Conv2d(48, 17, 1)
     return network
 
@@ -61,7 +65,7 @@ class HRNet(Detector):
 
     @torch.inference_mode()
     def detect(self, frame, seconds, number):
-        picture = torch.tensor(frame, device=self.device).permute(2, 0, 1).float() / 255
+        picture = rearrange(torch.tensor(frame, device=self.device), "h w c -> c h w").float() / 255
         found = self.people([picture])[0]
         people = (found["labels"] == PERSON) & (found["scores"] >= self.score)
         boxes, scores = found["boxes"][people], found["scores"][people].tolist()
@@ -108,7 +112,7 @@ def decode(heatmaps, regions):
         (n, K, 3): x, y in px of the frame, and the height there.
     """
     h, w = heatmaps.shape[2:]
-    top, index = heatmaps.flatten(2).max(dim=2)
+    top, index = rearrange(heatmaps, "b j h w -> b j (h w)").max(dim=2)
     index = index * (top > 0)  # as published: the corner where nothing is above 0
     x, y = index % w, index // w
     inner = (x > 1) & (x < w - 1) & (y > 1) & (y < h - 1)  # as published: no shift at the edges

@@ -42,7 +42,7 @@ class View(NamedTuple):
         sides = self.x1 - self.x0, self.y1 - self.y0
         for turn in range(self.quarters, 0, -1):
             points = np.stack([sides[1 - turn % 2] - points[:, 1], points[:, 0]], axis=1)
-        return points + np.float32([self.x0, self.y0])
+        return points + np.array([self.x0, self.y0], np.float32)
 
     def back_box(self, box):
         """Return a box (x0, y0, x1, y1) of what the network saw in px of the frame."""

@@ -113,7 +113,7 @@ class Lifter:
         if self.pixel:
             inputs[..., :2] /= width / 2
         else:
-            low, high = windows[..., :2].amin((1, 2), True), windows[..., :2].amax((1, 2), True)
+            low, high = _seen_box(windows)
             inputs[..., :2] = (
                 (windows[..., :2] - (low + high) / 2) * _FRAMED / (high - low).amax(-1, True).clamp(min=1e-6)
             )
@@ -125,6 +125,14 @@ class Lifter:
         x = (inputs[..., :2] if self.opened.config.no_conf else inputs).to(self.device)
         y = self.opened(x)
         return (y - y[:, :, ROOT, None]).float().cpu()
+
+
+def _seen_box(windows):
+    """Return the corners (B, 1, 1, 2) of the box of the joints (B, F, 17, 3) that are seen, of all where none is."""
+    places, seen = windows[..., :2], windows[..., 2:] > 0
+    seen = seen | ~seen.any(2, keepdim=True).any(1, keepdim=True)
+    low = torch.where(seen, places, torch.inf).amin((1, 2), True)
+    return low, torch.where(seen, places, -torch.inf).amax((1, 2), True)
 
 
 def _fill_between(out, every):

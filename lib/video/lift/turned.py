@@ -21,7 +21,8 @@ def where_heads_point(people):
     Args:
         people: arrays (n, 17, 3) of keypoints, all people's in all frames.
     """
-    directions, pointing, total = np.array([side[:2] for side in _SIDES.values()]), 0, 0
+    directions = np.array([side[:2] for side in _SIDES.values()])
+    pointing, total = np.zeros(len(_SIDES)), 0
     for keypoints in people:
         body = keypoints[:, _THORAX, :2] - keypoints[:, _PELVIS, :2]
         along = body @ directions.T > _NEAR * np.linalg.norm(body, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What a detector says of people whose true places are known: on real footage, and on drawn people."""
+"""Detections of people with ground truth: on real footage, and on rendered people."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ _OF_FRAMES = ("found", "truth", "visible", "axes")
 
 @dataclass(frozen=True)
 class Track:
-    """One person in F frames of one camera."""
+    """Detections and truth of one person in F frames of one camera."""
 
     fps: float
     found: np.ndarray  # (F, 17, 3) px and confidence; NaN in frames in which the person was not found
@@ -82,7 +82,7 @@ def _drawn_track(detector, sequence, start):
 
 def save_tracks(path, tracks):
     """Write `Track`s as npz."""
-    joined = {key: np.concatenate([getattr(track, key) for track in tracks]) for key in _OF_FRAMES}
+    joined: dict = {key: np.concatenate([getattr(track, key) for track in tracks]) for key in _OF_FRAMES}
     joined |= {key: np.array([getattr(track, key) for track in tracks]) for key in ("fps", "size")}
     start = np.cumsum([0] + [len(track.found) for track in tracks])
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:

@@ -23,7 +23,7 @@ _SEGMENTS = ((3, 2), (2, 1), (6, 5), (5, 4), (0, 8), (0, 8))  # shins and thighs
 
 @dataclass(frozen=True)
 class View:
-    """Truth of P people in F frames as one camera sees them."""
+    """Ground truth of P people in F frames of one camera."""
 
     name: str
     path: Path
@@ -40,7 +40,7 @@ class View:
 
 
 class Excerpt(VideoSource):
-    """The first `frames` frames of a film (None: all), subsampled with a stride, numbered anew from 0."""
+    """First `frames` frames of a video (None: all), subsampled with a stride and numbered from 0."""
 
     def __init__(self, path, frames=None, stride=1):
         super().__init__(path, MOST_PIXELS)
@@ -56,7 +56,7 @@ class Excerpt(VideoSource):
 
 
 def read_views(folder=FOLDER, frames=None, stride=1):
-    """Return the `View`s of a folder: `truth.npz`, a film `NAME.mp4` for each camera, and `bystanders.json`.
+    """Return the `View`s of a folder: `truth.npz`, a video `NAME.mp4` for each camera, and `bystanders.json`.
 
     Args:
         frames, stride: as of `Excerpt`.

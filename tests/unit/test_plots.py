@@ -1,0 +1,29 @@
+"""Charts of runs, and that the check which tests put to them tells a drawn one from an empty one."""
+
+import matplotlib.pyplot as plt
+import pytest
+from conftest import is_drawn
+
+from lib.eval import plots
+
+
+def test_an_empty_chart_is_told_from_a_drawn_one(tmp_path):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+    left.set(title="training loss and its terms", xlabel="epoch")
+    right.grid()
+    figure.savefig(tmp_path / "empty.png")
+    with pytest.raises(AssertionError, match="empty.png: 0.00% of it are coloured"):
+        is_drawn(tmp_path / "empty.png")
+    left.plot([1, 2, 3], [3, 2, 1.5])
+    figure.savefig(tmp_path / "drawn.png")
+    is_drawn(tmp_path / "drawn.png")
+    plt.close(figure)
+
+
+def test_curves_and_bars_show_their_numbers(tmp_path):
+    history = [{"epoch": n, "train/loss": 1 / n, "test/mpjpe": 90 / n, "test/p_mpjpe": 70 / n} for n in (1, 2, 3)]
+    plots.loss_curves(history, tmp_path / "loss.png")
+    is_drawn(tmp_path / "loss.png")
+    errors = {"mpjpe": 52.5, "p_mpjpe": 42.4, "seconds": 600.0}
+    plots.ablation({"v2": errors, "v2_fs_ft": errors}, tmp_path / "ablation.png")
+    is_drawn(tmp_path / "ablation.png")
