@@ -109,8 +109,12 @@ def _report_best(model, task, config, runtime, folder, run, stop):
         best.load_into(model)
         epoch = best.epoch
         log.info("best epoch: %d (by P1 on the test part, as published)", epoch)
-    alone = runtime.world_size == 1  # several would wait for each other
-    _report(model, task, config, runtime, folder, run, epoch, *([stop.check] if alone else []))
+
+    def stop_together():
+        if runtime.any(stop.requested)[0]:
+            raise KeyboardInterrupt
+
+    _report(model, task, config, runtime, folder, run, epoch, stop_together)
 
 
 def evaluate_checkpoint(options):

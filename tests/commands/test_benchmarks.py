@@ -127,3 +127,15 @@ def test_model_sizes_are_those_of_the_readme():
         row = next(cells for cells in readme if cells[1:2] == [size])
         expected = [row[i] for i in (1, 4, 5, 7, 8)]
         assert expected in [[cell.strip() for cell in line.split("│")][1:-1] for line in printed.splitlines()]
+
+
+def test_processes(tmp_path):
+    process = start("processes.py", "--frames", 3, "--steps", 1, "--repeats", 1, "--out", tmp_path / "processes.json")
+    printed, errors = process.communicate(timeout=240)
+    assert process.returncode == 0 and "times the clips per second of one process" in printed, errors
+    results = json.loads((tmp_path / "processes.json").read_text())
+    one, two = (results["processes"][key] for key in "12")
+    assert one["threads_each"] == results["machine"]["threads"] == results["machine"]["cores"]
+    assert results["times_one_process"] == round(one["seconds"][0] / two["seconds"][0], 3)
+    process = start("processes.py", "--processes", 1)
+    assert process.communicate(timeout=120)[1].startswith("error: argument --processes: expected 2 or more")
