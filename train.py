@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from lib.cli import Parser, run
+from lib.engine.processes import one_voice
 from lib.errors import UserError
 
 
@@ -42,6 +43,7 @@ def parse(arguments=None):
     return options
 
 
+@one_voice()
 def main():
     options = parse()
     modes = [options.evaluate is not None, options.eval_only, options.resume is not None]

@@ -40,6 +40,9 @@ def main(arguments=None):
     parser.add_argument(
         "--height", type=float, metavar="CM", help="body height of the first person, or of --focus: true sizes"
     )
+    parser.add_argument(
+        "--turn", type=int, choices=(0, 90, 180, 270), default=0, help="turn a video that lies on its side, clockwise"
+    )
     parser.add_argument("--focal", type=positive_number, metavar="PX", help="focal length (default: of 54 degrees)")
     parser.add_argument("--audio", action="store_true", help="keep the video's sound")
     lift_to_folder(parser.parse(arguments))

@@ -10,6 +10,9 @@ from tqdm import tqdm
 
 from lib.errors import UserError, nearest
 from lib.memory import reuse_freed_memory
+from lib.threads import spin_briefly
+
+_MEMORY = "close other programs, or use a machine with more"
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,32 +54,39 @@ def progress_bar(items, doing, **looks):
     return tqdm(items, desc=doing, disable=True if sys.stderr is None else None, **looks)
 
 
-def run(main, when_memory_ends="close other programs, or use a machine with more"):
+def run(main, when_memory_ends=_MEMORY):
     """Calls main() and exits: 0, or a user's error as one line and its exit code, or 130 when interrupted.
 
-    A request to end (SIGTERM) counts as an interruption, so that what is open is closed.
+    A request to end (SIGTERM, or SIGUSR1 of a batch system) counts as an interruption, so that what is open is closed.
 
     Args:
         when_memory_ends: what a user can do then, in options and keys that this command has.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in {"SIGTERM", "SIGUSR1"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.default_int_handler)
     reuse_freed_memory()
+    spin_briefly()  # for commands that load PyTorch only now
     for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
         stream.reconfigure(errors="replace")  # a terminal without the table's characters
     try:
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:
-        print(f"error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except (RuntimeError, MemoryError) as error:
-        known = ("out of memory", "can't allocate memory")
-        if not isinstance(error, MemoryError) and not any(text in str(error) for text in known):
+    except (Exception, KeyboardInterrupt) as error:
+        line, code = ending(error, when_memory_ends)
+        if line is None:
             raise
-        print(f"error: out of memory; {when_memory_ends}", file=sys.stderr)
-        sys.exit(1)
+        print(line, file=sys.stderr)
+        sys.exit(code)
+
+
+def ending(error, when_memory_ends=_MEMORY):
+    """Return the line that a command ends with for an exception, and its exit code; the line of a crash is None."""
+    if isinstance(error, UserError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, OSError):
+        return f"error: {error.filename or 'system'}: {error.strerror or error}", 2
+    known = ("out of memory", "can't allocate memory")
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in str(error) for t in known)):
+        return f"error: out of memory; {when_memory_ends}", 1
+    return None, 1

@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from lib.body.skeleton import JOINTS
 from lib.data.datasets import AMASS, DATASETS, OWN_KEYS, SETS_2D
 from lib.engine.optimizers import OPTIMIZERS
-from lib.errors import UserError, nearest
+from lib.errors import UserError, first_invalid, nearest
 from lib.model.registry import MODELS
 from lib.yaml_files import parse_yaml, read_yaml
 
@@ -116,11 +116,13 @@ class Shared(BaseModel):
         return 2 if self.no_conf else 3
 
 
+_KEYS_OF_MODELS: Any = {name: (key.type, key.default) for entry in MODELS.values() for name, key in entry.keys.items()}
+
 Config = create_model(
     "Config",
     __base__=Shared,
     __doc__="All keys of a config file, those of each model of the registry too.",
-    **{name: (key.type, key.default) for entry in MODELS.values() for name, key in entry.keys.items()},
+    **_KEYS_OF_MODELS,
 )
 
 
@@ -171,9 +173,9 @@ def validate(values, origin=None):
     try:
         config = Config(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0])
-        raise UserError(_where(key, origin) + _explain(first, key, values)) from error
+        (key, *_), problem = first_invalid(error, Config.model_fields)
+        value = f"{values[key]!r}: " if key in Config.model_fields else ""
+        raise UserError(_where(key, origin) + value + problem) from error
     for key, known in _CHOICES.items():
         value = getattr(config, key)
         if value not in known:
@@ -255,9 +257,3 @@ def to_yaml(config):
 def _where(key, origin):
     source = (origin or {}).get(key)
     return f"{source}: {key}: " if source else f"{key}: "
-
-
-def _explain(error, key, values):
-    if error["type"] == "extra_forbidden":
-        return f"unknown key{nearest(key, Config.model_fields)}"
-    return f"{values[key]!r}: {error['msg'][0].lower()}{error['msg'][1:]}"

@@ -6,13 +6,14 @@ import numpy as np
 from conftest import ROOT
 from scipy.signal import butter, sosfiltfilt
 
+from lib.body.layouts import MEANS
+
 FOLDER = ROOT / "benchmarks" / "footage"
 KEYPOINTS = ROOT / "tests" / "data" / "footage_keypoints.npz"  # of the default detector in the four films
 CAMERAS = ("cam01", "cam02", "cam03", "cam04")
 SIZE, FPS = (1088, 1920), 60.0
 FILTER = butter(2, 7, fs=FPS, output="sos")  # without delay: the truth's acceleration is mostly noise
 LIMBS = [1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16]  # joints that are triangulated
-MEANS = {0: (1, 4), 7: (1, 4, 11, 14), 8: (11, 14)}
 
 
 @cache

@@ -31,7 +31,7 @@ _VARIED = ("scan", "limb_gradient")
 
 
 class Entry(NamedTuple):
-    """One training of an ablation; limb_gradient: None where the order has no limb term."""
+    """Training run of an ablation; limb_gradient: None where the order has no limb term."""
 
     scan: str
     limb_gradient: str | None
@@ -140,7 +140,9 @@ def _recorded_run(folder, config, entries):
         record = json.loads(path.read_text())
         before, run_id = record["config"], record["mlflow_run_id"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is not the record of an ablation; remove it, or choose another folder with -c") from error
+        raise UserError(
+            f"{path}: is not the record of an ablation; remove it, or choose another folder with -c"
+        ) from error
     if any(_has_checkpoint(folder / entry.name) for entry in entries):
         for key, value in _shared(config).items():
             if key in before and before[key] != value:
@@ -172,7 +174,7 @@ def _arguments(options, entry, folder):
 
 
 class _Report:
-    """Called, it writes what is known by now: record, table and chart, for people and for MLflow."""
+    """Writer of the results so far: record, table and chart, in the folder and in MLflow."""
 
     def __init__(self, folder, config, entries, stopped, record):
         self.folder, self.config, self.entries, self.stopped, self.record = folder, config, entries, stopped, record

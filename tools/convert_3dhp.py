@@ -1,4 +1,4 @@
-"""Converts MPI-INF-3DHP to a store that training reads, from its archive or from P-STMO's npz files.
+"""Convert MPI-INF-3DHP to a store that training reads, from its archive or from P-STMO's npz files.
 
 python tools/convert_3dhp.py ROOT                      # the archive: ROOT/S1/Seq1/annot.mat ...
 python tools/convert_3dhp.py --train-npz data_train_3dhp.npz --test-npz data_test_3dhp.npz
@@ -20,7 +20,7 @@ from lib.errors import UserError
 def main(arguments=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("root", nargs="?", metavar="ROOT", help="folder of the archive, with S1 to S8")
-    parser.add_argument("--test-root", metavar="DIR", help="folder with TS1 to TS6 (default: looked for in ROOT)")
+    parser.add_argument("--test-root", metavar="DIR", help="folder with TS1 to TS6 (default: below or beside ROOT)")
     parser.add_argument("--train-npz", metavar="FILE", help="data_train_3dhp.npz, in place of ROOT")
     parser.add_argument("--test-npz", metavar="FILE", help="data_test_3dhp.npz, in place of ROOT")
     parser.add_argument("--out", default=f"data/motion3d/{STORE}", metavar="DIR", help="default: %(default)s")
@@ -29,10 +29,13 @@ def main(arguments=None):
     if not made:
         print(f"{options.out}: is up to date")
         return
-    parts = open_store(options.out).parts.items()
-    rows = "; ".join(f"{name}: {part.runs.count:,} frames of {len(part.runs.source)} videos" for name, part in parts)
-    valid = int(dict(parts)["test"].arrays["valid"][:].sum())
-    print(f"{options.out}: written ({rows}, {valid:,} of them valid)")
+    splits = open_store(options.out).splits
+    counts = "; ".join(
+        f"{name}: {split.sequences.count:,} frames of {len(split.sequences.source)} videos"
+        for name, split in splits.items()
+    )
+    valid = int(splits["test"].arrays["valid"][:].sum())
+    print(f"{options.out}: written ({counts}, {valid:,} of them valid)")
 
 
 def _source(options):

@@ -1,4 +1,4 @@
-"""Converts AMASS motion (SMPL-H .npz files) to the project's 17 joints and its format on disk.
+"""Convert AMASS motion (SMPL-H .npz files) to the project's 17 joints and its format on disk.
 
 python tools/convert_amass.py data/AMASS --body-models data/body_models --regressor J_regressor_h36m_correct.npy
 """
@@ -23,7 +23,7 @@ def main(arguments=None):
     joints.add_argument(
         "--regressor",
         metavar="FILE",
-        help=".npy (17, 6890): Human3.6M's joints from the mesh (default: the skeleton's); rows add up to 1 and are "
+        help=".npy (17, 6890): Human3.6M's joints from the mesh (default: the skeleton's); rows sum to 1 and are "
         f"{', '.join(JOINTS)}",
     )
     joints.add_argument("--skeleton", metavar="FILE", help="default: configs/skeletons/smplh.yaml")

@@ -1,4 +1,4 @@
-"""Converts motion capture files (CMU's ASF/AMC, or BVH) to the project's 17 joints and its format on disk.
+"""Convert motion capture files (CMU's ASF/AMC, or BVH) to the project's 17 joints and its format on disk.
 
 python tools/convert_cmu.py allasfamc --out data/motion3d/cmu.store
 """
@@ -17,9 +17,11 @@ def main(arguments=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("root", help="folder with .asf and .amc files, or .bvh files, at any depth")
     add_motion_options(parser, "data/motion3d/cmu.store", "clips")
-    parser.add_argument("--skeleton", help="which points the 17 joints are (default: configs/skeletons/cmu_*.yaml)")
+    parser.add_argument(
+        "--skeleton", help="table of the points that are the 17 joints (default: configs/skeletons/cmu_*.yaml)"
+    )
     parser.add_argument("--actions", help="CSV file: clip name, action")
-    parser.add_argument("--test", help="file with the names of the clips for part test, one a line")
+    parser.add_argument("--test", help="file with the names of the clips of the split test, one per line")
     options = parser.parse(arguments)
     done = convert(
         options.root,

@@ -1,7 +1,7 @@
-"""Writes the store of a preprocessed Human3.6M pickle: plain arrays that memory-map, read in its place from then on.
+"""Convert a preprocessed Human3.6M pickle to a store of memory-mapped arrays, which is read in its place from then on.
 
 python tools/convert_h36m.py              # data/motion3d/h36m_sh_conf_cam_source_final.{pkl -> store}
-python tools/convert_h36m.py --clips      # also the published folder of pickles, one a clip
+python tools/convert_h36m.py --clips      # also the published folder of pickles, one per clip
 """
 
 import sys
@@ -40,7 +40,7 @@ def main():
     _check_clip_options(options)
     source = Path(options.dt_root, options.dt_file)
     store = Path(options.out or source.with_suffix(SUFFIX))
-    if source.is_file() or not (store / INDEX).is_file():  # else the pickle was deleted, as it may be
+    if source.is_file() or not (store / INDEX).is_file():  # else the pickle was deleted, which is allowed
         store, written = convert(source, store, bar("arrays", "array"))
         print(f"{store}: {'written' if written else 'is up to date'}")
     else:

@@ -1,4 +1,4 @@
-"""Writes a checkpoint's parameters and config as one safetensors file, to give away: vis.py's shipped network, say.
+"""Write a checkpoint's parameters and config as one safetensors file, such as the network that ships for vis.py.
 
 python tools/export_weights.py checkpoint/wild/best_epoch.bin
 """

@@ -1,4 +1,4 @@
-"""Makes the training sample: CMU motion capture seen by virtual cameras, in Human3.6M's layout.
+"""Write the training sample: CMU motion capture seen by synthetic cameras, in Human3.6M's layout.
 
 python tools/make_cmu_views.py            # writes data/motion3d/cmu17_virtual_cam_source.pkl once
 """
@@ -18,7 +18,9 @@ def main(arguments=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--motion", default="data/cmu17_large.npz", help="motion capture (default: %(default)s)")
     parser.add_argument("--out", default=f"data/motion3d/{VIEWS_FILE}", help="default: %(default)s")
-    parser.add_argument("--train-views", type=int, default=3, help="views of a training shot (default: %(default)s)")
+    parser.add_argument(
+        "--train-views", type=int, default=3, help="views of a segment of a training clip (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of cameras and detection errors (default: 0)")
     options = parser.parse(arguments)
     if options.train_views < 1 or options.seed < 0:
@@ -28,7 +30,7 @@ def main(arguments=None):
         options.out,
         options.train_views,
         options.seed,
-        progress=partial(progress_bar, doing="virtual cameras", unit="clip"),
+        progress=partial(progress_bar, doing="synthetic cameras", unit="clip"),
     )
     print(f"{options.out}: {'written' if made else 'is up to date'}")
 

@@ -1,4 +1,4 @@
-"""Writes a file in Human3.6M's preprocessed layout and size, with made-up poses: to measure on, not to learn from.
+"""Write a file in Human3.6M's preprocessed layout and size with random poses, for measurements only.
 
 python tools/make_fake_h36m.py            # 1,559,752 + 566,920 frames, about 1.4 GB
 """
@@ -26,7 +26,7 @@ SMOOTHING = 25  # frames
 
 
 def sources(split, frames):
-    """(source, action, camera, length) of every recording: each subject does each action twice before each camera."""
+    """Return (source, action, camera, length) of every recording: each subject does each action twice per camera."""
     names = [
         (f"s_{subject:02d}_act_{action + 2:02d}_subact_{take:02d}_ca_{camera + 1:02d}", ACTIONS[action], name)
         for subject in SUBJECTS[split]
@@ -40,7 +40,7 @@ def sources(split, frames):
 
 
 def recording(rng, camera, length):
-    """The layout's per-row arrays of smooth random motion in the middle of the picture."""
+    """Return the layout's per-frame arrays of smooth random motion in the middle of the image."""
     noise = rng.standard_normal((length + SMOOTHING, 17, 3), np.float32).cumsum(0)
     motion = (noise[SMOOTHING:] - noise[:-SMOOTHING]) * 8
     pose = (rng.uniform(-1, 1, (17, 3)) * (150, 300, 150)).astype(np.float32)
@@ -56,13 +56,13 @@ def recording(rng, camera, length):
     }
 
 
-def make_part(rng, split, frames):
-    rows = sources(split, frames)
-    recordings = [recording(rng, camera, n) for _, _, camera, n in progress_bar(rows, split, unit="source")]
-    part = {key: np.concatenate([r.pop(key) for r in recordings]) for key in list(recordings[0])}
+def make_split(rng, split, frames):
+    entries = sources(split, frames)
+    recordings = [recording(rng, camera, n) for _, _, camera, n in progress_bar(entries, split, unit="source")]
+    arrays = {key: np.concatenate([r.pop(key) for r in recordings]) for key in list(recordings[0])}
     for i, key in enumerate(("source", "action", "camera_name")):
-        part[key] = np.repeat([row[i] for row in rows], [row[3] for row in rows])
-    return part
+        arrays[key] = np.repeat([entry[i] for entry in entries], [entry[3] for entry in entries])
+    return arrays
 
 
 def main():
@@ -76,7 +76,7 @@ def main():
     if Path(options.out).is_dir():
         raise UserError(f"--out: {options.out!r} is a folder; give the file to write")
     rng = np.random.default_rng(options.seed)
-    dataset = {split: make_part(rng, split, int(frames * options.share)) for split, frames in FRAMES.items()}
+    dataset = {split: make_split(rng, split, int(frames * options.share)) for split, frames in FRAMES.items()}
     with atomic_path(options.out) as temporary, open(temporary, "wb") as handle:
         pickle.dump(dataset, handle, protocol=4)
     print(f"{options.out}: written, {Path(options.out).stat().st_size / 1e9:.2f} GB")

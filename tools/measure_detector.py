@@ -1,12 +1,12 @@
-"""Measures how a detector errs, on real footage and on drawn people, for training on random views to err likewise.
+"""Measure a detector's errors on real footage and on rendered people, for training on random views to simulate.
 
 python tools/measure_detector.py                                   # about 7 minutes of one core
-python tools/measure_detector.py --sequences 20 --out quick        # quickly, elsewhere
-python tools/measure_detector.py --tracks benchmarks/detector      # fit what was measured before anew
+python tools/measure_detector.py --sequences 20 --out quick        # a quick run, other folder
+python tools/measure_detector.py --tracks benchmarks/detector      # only fit earlier measurements again
 
 Writes the parameters (configs/noise/blazepose.yaml, or detector.yaml in the folder of --out), and to benchmarks/detector,
-or the folder of --out: errors.png, errors as measured and as training draws them from the parameters; footage.npz and
-drawn.npz, all that was measured.
+or the folder of --out: errors.png, errors as measured and as simulated with the parameters; footage.npz and
+drawn.npz, all measurements.
 """
 
 import argparse
@@ -35,27 +35,27 @@ MOTION = ("cmu17_large.npz", "accad17.npz")
 SAMPLE = PROJECT / "demo" / "video" / "sample_video.mp4"
 FOLDER, NAMES = PROJECT / "benchmarks" / "detector", ("footage.npz", "drawn.npz")
 FRAMES = 10  # of a sequence
-BACKGROUND_SIDE, EVERY = 640, 50  # px; one frame of so many of a film is a background, blurred
+BACKGROUND_SIDE, EVERY = 640, 50  # px; stride of the frames of a video that are backgrounds, blurred
 
 
 def measure(options):
-    """Return `Track`s of the footage and of drawn people."""
+    """Return `Track`s of the footage and of rendered people."""
     films = [SAMPLE, *(view.path for view in read_views())]
     frames = [image for film in films for number, _, image in VideoSource(film, BACKGROUND_SIDE) if number % EVERY == 0]
     motion = read_motion_files([PROJECT / "data" / name for name in MOTION])
     stage = Stage(Body(), motion["joints"], motion["start"], frames)
     real = list(footage_tracks(options.detector, partial(progress_bar, doing="footage")))
-    drawn = partial(progress_bar, doing="drawn people")
+    drawn = partial(progress_bar, doing="rendered people")
     return real, list(drawn_tracks(options.detector, stage, options.sequences, FRAMES, options.seed, drawn))
 
 
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detector", choices=DETECTORS, default="accurate", help="default: %(default)s")
-    parser.add_argument("--sequences", type=count, default=300, help="of drawn people (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1000, help="of drawn people (default: %(default)s)")
+    parser.add_argument("--sequences", type=count, default=300, help="of rendered people (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1000, help="of rendered people (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of all results")
-    parser.add_argument("--tracks", type=Path, metavar="DIR", help="folder of what was measured before: fit it anew")
+    parser.add_argument("--tracks", type=Path, metavar="DIR", help="folder of earlier measurements: only fit them")
     options = parser.parse()
     folder = options.out or FOLDER
     if options.tracks:

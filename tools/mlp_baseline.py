@@ -1,4 +1,4 @@
-"""How far a network without time or joints comes: an MLP from one frame's keypoints to its pose.
+"""Train a baseline without time or joints: an MLP from one frame's keypoints to its pose.
 
 Three hidden layers, trained on the frames of the same clips, with the same flips and targets, and scored by the same
 protocol as `train.py` scores PoseMamba.
@@ -26,7 +26,7 @@ from lib.task.losses import mpjpe
 
 
 class FrameMLP(nn.Module):
-    """(B, F, 17, 2) -> (B, F, 17, 3), each frame on its own."""
+    """MLP from keypoints (B, F, 17, 2) to poses (B, F, 17, 3), each frame on its own."""
 
     def __init__(self, joints, width, layers):
         super().__init__()

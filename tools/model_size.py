@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of PoseMamba S, B and L: all of them, and as published.
+"""Count parameters and multiply-accumulates of PoseMamba S, B and L: all of them, and as published.
 
 The published counts are those of a profiler that sees only Linear, Conv and norm layers: bare parameters
 (`x_proj_weight`, `dt_projs_*`, `A_logs`, `Ds`, position embeddings) and the scans are not in them.
@@ -26,7 +26,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pose3d"
 
 
 def module_macs(model, clip):
-    """Multiply-accumulates of Linear and Conv layers for one clip (1, F, J, 2)."""
+    """Return the multiply-accumulates of Linear and Conv layers for one clip (1, F, J, 2)."""
     total = 0
 
     def count(module, inputs, output):
@@ -47,7 +47,7 @@ def module_macs(model, clip):
 
 
 def scan_macs(model, positions):
-    """Multiply-accumulates of all scans over `positions` = F * J: their projections and 3 per state and step."""
+    """Return the multiply-accumulates of all scans over `positions` = F * J: their projections and 3 per state and step."""
     total = 0
     for op in model.modules():
         if isinstance(op, BiSTSSM):

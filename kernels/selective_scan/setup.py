@@ -1,8 +1,8 @@
-"""Builds the compiled scans, as plain libraries that know nothing of Python or PyTorch, with ninja.
+"""Build of the compiled scans with ninja, as plain libraries independent of Python and PyTorch.
 
 `_cpu` needs a C++ compiler (GCC or Clang; CXX names another, CXXFLAGS adds to its flags), `_cuda` an nvcc of PyTorch's
-CUDA major version (CUDA_HOME names another toolkit). What cannot be built is left out: the package works without, and
-the reason is written to `_build.json`, for `python -m selective_scan` to tell.
+CUDA major version (CUDA_HOME names another toolkit). A library that cannot be built is left out: the package works without it,
+and `_build.json` holds the reason, which `python -m selective_scan` prints.
 
 TORCH_CUDA_ARCH_LIST ("9.0;12.1") names the GPU architectures. Without it: those of the GPUs present; where there is
 none, all that nvcc knows from 8.0 on.
@@ -32,7 +32,7 @@ CPU_CHOICES = (("-march=native", "-mcpu=native"), ("-fopenmp",))  # of each the 
 
 
 class CannotBuild(Exception):
-    """Why, in one line."""
+    """Reason why a library cannot be built, in one line."""
 
 
 class BuildScans(build_ext):
@@ -129,9 +129,9 @@ def find_nvcc():
 
 
 def cuda_of_pytorch():
-    """ "13.0", "none" for a build without CUDA, "" where PyTorch is not installed (yet).
+    """Return PyTorch's CUDA version as "13.0", "none" for a build without CUDA, "" where it is not installed (yet).
 
-    Asked of a new process without PYTHONPATH: pip builds where only build requirements can be imported.
+    A new process without PYTHONPATH is asked, since pip builds where only build requirements can be imported.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = "import torch.version; print(torch.version.cuda or 'none')"
@@ -139,7 +139,7 @@ def cuda_of_pytorch():
 
 
 def architectures(nvcc):
-    """Values of -gencode."""
+    """Return the values of -gencode for the GPUs to compile for."""
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
     present = output(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]).split()
     for origin, entries in (("TORCH_CUDA_ARCH_LIST", listed), ("nvidia-smi", sorted(set(present)))):
@@ -154,7 +154,7 @@ def architectures(nvcc):
 
 
 def codes_from_8_0_on(origin, entries):
-    """Values of -gencode for entries such as 9.0 or 12.1+PTX; older ones are left out."""
+    """Return values of -gencode for entries such as 9.0 or 12.1+PTX; older ones are left out."""
     codes = []
     for entry in entries:
         match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", entry)
@@ -172,7 +172,7 @@ def codes_from_8_0_on(origin, entries):
 
 
 def output(command, **options):
-    """What a command prints; nothing if it cannot be run or fails."""
+    """Return the output of a command; "" if it cannot be run or fails."""
     try:
         result = subprocess.run(command, text=True, capture_output=True, **options)
     except OSError:
@@ -181,7 +181,7 @@ def output(command, **options):
 
 
 def first_error(text):
-    """Of what compilers print: the line that says what is wrong, else the last one."""
+    """Return the line of a compiler's output that has the error, else the last one."""
     lines = [line.strip() for line in text.splitlines() if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)]
     return (lines or [line.strip() for line in text.splitlines() if line.strip()][-1:] or ["no message"])[0]
 

@@ -1,7 +1,7 @@
-"""How every detector's joints become the 17 of Human3.6M: the one place, with one rule where a source lacks a joint.
+"""Joint layouts of detectors and data sets, and the rules that turn each into the 17 joints of Human3.6M.
 
-The lifting network is trained with the same rules. The joints of the trunk follow them even where a source has its
-own pelvis or neck, so that all sources agree; a true head top is used where there is one.
+Training and inference use the same rules. The joints of the trunk follow them even where a source has its own pelvis or
+neck, so that all sources agree; a true head top is used where there is one.
 """
 
 from functools import cache
@@ -44,40 +44,52 @@ LAYOUTS = {  # name: the source's joints in its order
         "upper neck", "head top", "right wrist", "right elbow", "right shoulder",
         "left shoulder", "left elbow", "left wrist",
     ),
+    "posetrack17": (  # of PoseTrack18
+        "nose", "upper neck", "head top", "left ear", "right ear", "left shoulder", "right shoulder",
+        "left elbow", "right elbow", "left wrist", "right wrist", "left hip", "right hip",
+        "left knee", "right knee", "left ankle", "right ankle",
+    ),
     "h36m17": JOINTS,
 }  # fmt: skip
 
-RULES = {  # Human3.6M's joint: its weights; any other joint is the source's joint of the same name
+RULES = {  # joint of Human3.6M: weights of source joints; any other joint is the source's joint of the same name
     "pelvis": {"left hip": 0.5, "right hip": 0.5},
     "spine": {"left hip": 0.25, "right hip": 0.25, "left shoulder": 0.25, "right shoulder": 0.25},
     "thorax": {"left shoulder": 0.5, "right shoulder": 0.5},
     "head top": {"left ear": 0.875, "right ear": 0.875, "left shoulder": -0.375, "right shoulder": -0.375},
 }
 
-EXCEPTIONS = {  # layout: its own rows
+EXCEPTIONS = {  # layout: its own rules
     "halpe26": {"head top": {"head top": 1.0}},
+    "posetrack17": {"head top": {"head top": 1.0}},
     "mpii16": {"head top": {"head top": 1.0}, "nose": {"upper neck": 0.5, "head top": 0.5}},
     "h36m17": {joint: {joint: 1.0} for joint in JOINTS},
 }
 
+MEANS = {  # index of a joint of Human3.6M that is, by its rule, the mean of others of the 17: their indices
+    JOINTS.index(joint): tuple(sorted(JOINTS.index(source) for source in sources))
+    for joint, sources in RULES.items()
+    if set(sources) <= set(JOINTS)
+}
 
-def row(joint, layout):
-    """The source's joints whose weighted mean is Human3.6M's `joint`, with their weights, which sum to 1."""
+
+def rule(joint, layout):
+    """Return {source joint: weight}, whose weighted mean is `joint` of Human3.6M; weights sum to 1."""
     return EXCEPTIONS.get(layout, {}).get(joint) or RULES.get(joint) or {joint: 1.0}
 
 
 @cache
 def weights(layout):
-    """The rows of a layout as a matrix (17, K), float32."""
+    """Return the rules of a layout as a matrix (17, K), float32."""
     matrix = np.zeros((len(JOINTS), len(LAYOUTS[layout])), np.float32)
     for index, joint in enumerate(JOINTS):
-        for source, weight in row(joint, layout).items():
+        for source, weight in rule(joint, layout).items():
             matrix[index, LAYOUTS[layout].index(source)] = weight
     return matrix
 
 
 def to_h36m(keypoints, layout):
-    """A source's joints as Human3.6M's.
+    """Return the 17 joints of Human3.6M from a source's joints.
 
     Args:
         keypoints: (..., K, 3): x, y in any unit, confidence; finite.
@@ -88,7 +100,7 @@ def to_h36m(keypoints, layout):
     """
     keypoints = np.asarray(keypoints, np.float32)
     matrix = weights(layout)
-    places = matrix @ keypoints[..., :2]
+    positions = matrix @ keypoints[..., :2]
     used = np.where(matrix != 0, keypoints[..., None, :, 2], np.inf)
     confidence = np.clip(used.min(axis=-1, keepdims=True), 0, 1)
-    return np.concatenate([places, confidence], axis=-1)
+    return np.concatenate([positions, confidence], axis=-1)

@@ -27,15 +27,21 @@ def _swapped():
 FLIPPED = _swapped()  # FLIPPED[j] is the joint on the other side of the body
 
 
+def limb_vectors(poses):
+    """Return the vectors (..., 16, C) from each limb's first joint to its second; poses: (..., 17, C), array or tensor."""
+    parents, children = map(list, zip(*LIMBS))
+    return poses[..., children, :] - poses[..., parents, :]
+
+
 def root_relative(poses):
-    """Poses (..., J, 3), array or tensor, with the root at the origin."""
+    """Return poses (..., J, 3), array or tensor, with the root at the origin."""
     return poses - poses[..., ROOT, None, :]
 
 
 def flip(poses):
-    """Mirrors normalised poses (..., J, 2 or more): x changes sign, left and right joints change places.
+    """Return mirrored poses (..., J, 2 or more): x changes sign, left and right joints change places.
 
-    Takes and returns a NumPy array or a tensor; channels after the first are kept (y, depth, confidence).
+    Poses are normalised, an array or a tensor; channels after the first are kept (y, depth, confidence).
     """
     mirrored = poses[..., list(FLIPPED), :]  # a copy: indexing by a list never gives a view
     mirrored[..., 0] *= -1

@@ -1,6 +1,6 @@
 """Errors as a detector makes them, added to true 2D positions.
 
-The noise model is MotionBERT's (arXiv 2210.06551, its released trainer): at key frames each joint errs by a draw from a
+The noise model is MotionBERT's (arXiv 2210.06551, its released trainer): at key frames the error of each joint is a sample of a
 mixture of a Gaussian and a uniform part, errors in between are interpolated linearly in time, each frame adds a small
 Gaussian of its own, and the confidence follows from the distance d that results, a / (d + a) + b d + N(mean, std) in
 [0, 1]. Its parameters are those of a YAML file, such as configs/noise/detections.yaml:
@@ -11,7 +11,7 @@ Gaussian of its own, and the confidence follows from the distance d that results
     joints:                             all 17, by the names of lib/body/skeleton.py
       pelvis: {mean: [x, y], std: [x, y], gaussian: share of the Gaussian part, jitter: std of a frame's own error}
 
-Lengths are in units of half the picture's width.
+Lengths are in units of half the image's width.
 """
 
 from pathlib import Path
@@ -49,10 +49,10 @@ class _Parameters(Strict):
 
 
 class DetectionNoise:
-    """Adds a detector's errors to true 2D positions; all draws are from torch's global generator.
+    """Model of a detector's errors of true 2D positions; all random numbers are from torch's global generator.
 
     Args:
-        path: YAML file of the parameters; a relative one that is not there is looked for in the project's folder.
+        path: YAML file of the parameters; a relative path that does not exist is resolved in the project's folder.
 
     Raises:
         UserError: the file is missing, not YAML or not such a table; names the key.
@@ -67,7 +67,7 @@ class DetectionNoise:
         self._jitter = torch.tensor([joint.jitter for joint in joints])[:, None]
 
     def __call__(self, keypoints):
-        """Keypoints (B, F, 17, 2 or 3) with errors; the third channel becomes the confidence that fits them.
+        """Return keypoints (B, F, 17, 2 or 3) with errors; the third channel becomes the confidence that fits them.
 
         A joint of confidence 0 has no position and stays as it is.
         """
@@ -79,7 +79,7 @@ class DetectionNoise:
         return torch.where(keypoints[..., 2:] > 0, noisy, keypoints)
 
     def errors(self, clips, frames):
-        """Errors (clips, frames, 17, 2)."""
+        """Return errors (clips, frames, 17, 2)."""
         keys = 1 + max(1, round((frames - 1) / self.parameters.key_spacing))
         shape = (clips, keys, len(JOINTS), 2)
         gaussian = torch.randn(shape) * self._std + self._mean
@@ -92,7 +92,7 @@ class DetectionNoise:
         return drift + torch.randn(clips, frames, len(JOINTS), 2) * self._jitter
 
     def confidence(self, distance):
-        """Confidence of joints that are off by `distance`, of the same shape."""
+        """Return the confidence of joints whose error is `distance`, of the same shape."""
         p = self.parameters.confidence
         shift = torch.randn(distance.shape) * p.std + p.mean
         return (p.a / (distance + p.a) + p.b * distance + shift).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Reading the motion capture that ships: files in the layout of data/README.md."""
+"""Reader of the motion capture that ships with the project: files in the layout of data/README.md."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from lib.data.convert.cmu_views import read_motion
 from lib.errors import UserError
 from lib.files import require_file
 
-FPS = 60.0  # of what `read_motion_files` returns
+FPS = 60.0  # frame rate of the result of `read_motion_files`
 
 
 def read_motion_files(paths):
-    """Return the clips of several files, at 60 frames per second, one after the other.
+    """Return the clips of several files, at 60 frames per second, concatenated.
 
     Returns:
         {"joints": (n, 17, 3) float32, m, z up; "start": (m + 1,) first frames of the clips, and n; "name", "action",

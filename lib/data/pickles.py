@@ -1,4 +1,4 @@
-"""Reading the field's pickle files without running what a pickle can run."""
+"""Reader of the field's pickle files that runs no code of theirs."""
 
 import pickle
 import zipfile
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from lib.data.npz_files import refuse_npy
 from lib.errors import UserError, describe
 from lib.files import require_file
 
@@ -38,7 +39,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_arrays(path, hint=""):
-    """The content of a pickle file of NumPy arrays and plain containers.
+    """Return the content of a pickle file of NumPy arrays and plain containers.
 
     Raises:
         UserError: there is no such file, it is truncated or not a pickle, or it holds anything else
@@ -50,7 +51,7 @@ def load_arrays(path, hint=""):
 
 
 def load_npz_objects(path, name, hint=""):
-    """Array `name` of an .npz file, an object array of NumPy arrays and plain containers.
+    """Return array `name` of an .npz file, an object array of NumPy arrays and plain containers.
 
     Raises:
         UserError: as `load_arrays`, or the file has no such array.
@@ -73,16 +74,9 @@ def load_npz_objects(path, name, hint=""):
             return _ArrayUnpickler(member).load()
 
 
-def refuse_npy(path):
-    """Raises a UserError if a file is one .npy array, whatever its name."""
-    with open(path, "rb") as handle:
-        if handle.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
-            raise UserError(f"{path}: is an .npy file, expected .npz (several arrays, as np.savez writes them)")
-
-
 @contextmanager
 def _damage_of(path, kind):
-    """Errors of reading a file of that kind as a `UserError`."""
+    """Turn errors of reading a file of that kind into a `UserError`."""
     try:
         yield
     except (OSError, MemoryError, UserError):

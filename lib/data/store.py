@@ -1,18 +1,18 @@
 """Prepared data sets on disk: a folder of plain .npy arrays, which memory-map, and an index.
 
     NAME.store/
-        index.json            what is here; written last
-        PART.KEY.npy          one C-ordered array per part and key, (rows, ...)
+        index.json            the index; written last
+        SPLIT.KEY.npy         one C-ordered array per split and key, (frames, ...)
 
 index.json is an object of
 
     format, version           "pose-store", 1
-    provenance                what it was made of and by: any object; equal provenance means equal content
-    cameras                   {camera: [width, height]} in px, or of no camera: {}
-    parts                     {part: {rows, arrays, sources}}, a part being "train" or "test", say
+    provenance                input and program that made it: any object; equal provenance means equal content
+    cameras                   {camera: [width, height]} in px; {} without cameras
+    parts                     {split: {rows, arrays, sources}}, such as "train" and "test"; rows: number of frames
         arrays                {key: {file, dtype, shape, sha256}}; sha256 is that of the whole file
-        sources               {source, camera, action, start}: lists, one entry per run of rows with one source
-                              (recording), camera and action; start is its first row. Clips never cross a source.
+        sources               {source, camera, action, start}: lists, one entry per sequence of frames with one source
+                              (recording), camera and action; start is its first frame. Clips never cross a source.
 
 Clips are cut on the fly: a frame that many of them share is stored once.
 """
@@ -32,13 +32,13 @@ from lib.files import cannot_write, only_one, require_file
 SUFFIX = ".store"
 FORMAT, VERSION = "pose-store", 1
 INDEX = "index.json"
-BLOCK = 65536  # rows read, converted, written or scored at a time
+BLOCK = 65536  # frames read, converted, written or scored at a time
 _BYTES = 2**22  # hashed at a time
 
 
 @dataclass(frozen=True)
-class Runs:
-    """Runs of rows with one source, camera and action each: arrays of names, and start (runs + 1,), the end last."""
+class Sequences:
+    """Sequences of frames, each of one source, camera and action: arrays of names (n,); start (n + 1,), the end last."""
 
     source: np.ndarray
     camera: np.ndarray
@@ -46,32 +46,33 @@ class Runs:
     start: np.ndarray
 
     @classmethod
-    def of_rows(cls, source, camera, action):
-        """From the names of every row, each (n,)."""
-        names = [np.asarray(rows).astype(str) for rows in (source, camera, action)]
+    def of_frames(cls, source, camera, action):
+        """Return the sequences of frames by the names of every frame, each (n,)."""
+        names = [np.asarray(of_frames).astype(str) for of_frames in (source, camera, action)]
         count = len(names[0])
-        changes = np.any([rows[1:] != rows[:-1] for rows in names], axis=0) if count else np.empty(0, bool)
+        changes = np.any([name[1:] != name[:-1] for name in names], axis=0) if count else np.empty(0, bool)
         first = np.flatnonzero(np.r_[count > 0, changes])
-        return cls(*(rows[first] for rows in names), np.r_[first, count].astype(np.int64))
+        sources, cameras, actions = (name[first] for name in names)
+        return cls(sources, cameras, actions, np.r_[first, count].astype(np.int64))
 
-    def every(self, stride):
-        """The runs that are left where only every how manyth row is read."""
+    def subsampled(self, stride):
+        """Return the sequences that are left when their frames are subsampled with a stride."""
         start = -(-self.start // stride)
         left = np.diff(start) > 0
-        return Runs(self.source[left], self.camera[left], self.action[left], np.r_[start[:-1][left], start[-1]])
+        return Sequences(self.source[left], self.camera[left], self.action[left], np.r_[start[:-1][left], start[-1]])
 
-    def number(self, rows):
-        """The number of the run that each row is in; rows of any shape."""
-        return np.searchsorted(self.start, rows, side="right") - 1
+    def number(self, frames):
+        """Return the number of the sequence of each frame; frames of any shape."""
+        return np.searchsorted(self.start, frames, side="right") - 1
 
     @property
     def count(self):
-        """Rows of all runs."""
+        """The number of frames of all sequences."""
         return int(self.start[-1])
 
 
 class StoredArray:
-    """An array file; indexing reads from the file and keeps nothing mapped but what the result itself is."""
+    """Array in a file; indexing reads from the file, and only the result stays mapped."""
 
     def __init__(self, path, shape, dtype):
         self.path, self.shape, self.dtype = path, tuple(shape), np.dtype(dtype)
@@ -79,28 +80,33 @@ class StoredArray:
     def __len__(self):
         return self.shape[0]
 
-    def __getitem__(self, rows):
-        return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False)[rows])
+    def __getitem__(self, index):
+        return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False)[index])
 
 
 @dataclass(frozen=True)
-class Part:
-    """arrays: {key: (rows, ...)}, in memory or `StoredArray`s."""
+class Split:
+    """One split of a data set.
+
+    arrays: {key: (frames, ...)}, in memory or `StoredArray`s.
+    """
 
     arrays: dict
-    runs: Runs
+    sequences: Sequences
 
 
 @dataclass(frozen=True)
 class Store:
+    """Prepared data set on disk; its arrays are not in memory."""
+
     path: Path
-    parts: dict  # name: Part
+    splits: dict  # name: Split
     cameras: dict  # name: (width, height), px
     provenance: dict
 
 
 def open_store(folder):
-    """The `Store` of a folder. No array is read, only that each file is there and as long as it should be.
+    """Open the `Store` of a folder; no array is read, only the length of its file is checked.
 
     Raises:
         UserError: the folder is not a store, of a newer version, or a file of it is missing or truncated.
@@ -108,15 +114,15 @@ def open_store(folder):
     folder = Path(folder)
     index = _read_index(folder / INDEX)
     try:
-        parts = {name: _part(folder, name, part) for name, part in index["parts"].items()}
+        splits = {name: _split(folder, name, entry) for name, entry in index["parts"].items()}
         cameras = {name: tuple(size) for name, size in index["cameras"].items()}
-        return Store(folder, parts, cameras, index["provenance"])
+        return Store(folder, splits, cameras, index["provenance"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{folder / INDEX}: is damaged ({describe(error)}); convert the data again") from error
 
 
 def provenance_of(folder):
-    """What a store says of its making; None if there is no good store."""
+    """Return the provenance of a store; None if there is no good store."""
     try:
         return open_store(folder).provenance
     except UserError:
@@ -124,13 +130,13 @@ def provenance_of(folder):
 
 
 def check_store(folder, progress=lambda files: files):
-    """Compares every file with its checksum.
+    """Compare every file of a store with its checksum.
 
     Raises:
         UserError: a file differs, or the folder is not a store.
     """
     index = _read_index(open_store(folder).path / INDEX)
-    entries = [entry for part in index["parts"].values() for entry in part["arrays"].values()]
+    entries = [entry for split in index["parts"].values() for entry in split["arrays"].values()]
     for entry in progress(entries):
         path = Path(folder) / entry["file"]
         if checksum(path) != entry["sha256"]:
@@ -140,7 +146,7 @@ def check_store(folder, progress=lambda files: files):
 
 
 def checksum(path):
-    """SHA-256 of a file, hexadecimal."""
+    """Return the SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         while block := handle.read(_BYTES):
@@ -149,10 +155,10 @@ def checksum(path):
 
 
 def check_target(folder, made_by):
-    """Where a store is to be written.
+    """Check that a store may be written to a folder.
 
     Raises:
-        UserError: something else is there than a store made by the same.
+        UserError: the folder holds something other than a store made by the same program.
     """
     if not folder.exists():
         return
@@ -165,13 +171,13 @@ def check_target(folder, made_by):
 
 @contextmanager
 def writing(folder, provenance, cameras):
-    """Yields a `Writer`; what it wrote takes the place of `folder` when the block ends well.
+    """Yield a `Writer`; the store that it wrote replaces `folder` when the block ends without an error.
 
     Files are written to a hidden folder beside it. An error removes that; an interruption leaves it, and writing with
-    the same provenance goes on from there.
+    the same provenance resumes from it.
 
     Args:
-        provenance: has "made_by", what writes it; a store made by another is not replaced.
+        provenance: has "made_by", the program that writes it; a store made by another is not replaced.
 
     Raises:
         UserError: the folder cannot be written (no permission, disk full), another process is writing it, or it holds
@@ -194,7 +200,7 @@ def writing(folder, provenance, cameras):
 
 
 class Writer:
-    """Writes a store, array by array; see `writing`."""
+    """Writer of a store, array by array; see `writing`."""
 
     def __init__(self, unfinished, provenance, cameras):
         self.folder = unfinished
@@ -213,28 +219,28 @@ class Writer:
             shutil.rmtree(unfinished)
         unfinished.mkdir(parents=True, exist_ok=True)
 
-    def part(self, name, runs):
-        """Declares a part, before its arrays.
+    def split(self, name, sequences):
+        """Declare a split, before its arrays.
 
         Raises:
-            ValueError: a run has no rows.
+            ValueError: a sequence has no frames.
         """
-        if (np.diff(runs.start) <= 0).any():
-            raise ValueError(f"{name}: a run has no rows")
-        sources = {key: getattr(runs, key).tolist() for key in ("source", "camera", "action")}
-        part = self.index["parts"].setdefault(name, {"arrays": {}})
-        part |= {"rows": runs.count, "sources": sources | {"start": runs.start[:-1].tolist()}}
+        if (np.diff(sequences.start) <= 0).any():
+            raise ValueError(f"{name}: a sequence has no frames")
+        sources = {key: getattr(sequences, key).tolist() for key in ("source", "camera", "action")}
+        entry = self.index["parts"].setdefault(name, {"arrays": {}})
+        entry |= {"rows": sequences.count, "sources": sources | {"start": sequences.start[:-1].tolist()}}
 
-    def array(self, part, key, dtype, item_shape, blocks):
-        """Writes one array (rows, *item_shape) from an iterable of arrays (n, *item_shape) that follow each other.
+    def array(self, split, key, dtype, item_shape, blocks):
+        """Write one array (frames, *item_shape) from an iterable of consecutive arrays (n, *item_shape).
 
-        What an interrupted run has finished is kept, and `blocks` is not read then.
+        An array that an interrupted process has finished is kept, and `blocks` is not read then.
         """
-        entry, rows = self.index["parts"][part], self.index["parts"][part]["rows"]
+        entry, frames = self.index["parts"][split], self.index["parts"][split]["rows"]
         if key in entry["arrays"]:
             return
-        path = self.folder / f"{part}.{key}.npy"
-        dtype, shape = np.dtype(dtype).newbyteorder("<"), (rows, *item_shape)
+        path = self.folder / f"{split}.{key}.npy"
+        dtype, shape = np.dtype(dtype).newbyteorder("<"), (frames, *item_shape)
         written, digest = 0, hashlib.sha256()
         with open(path, "wb") as handle:
             both = _Tee(handle, digest)
@@ -243,8 +249,8 @@ class Writer:
             for block in blocks:
                 both.write(np.ascontiguousarray(block, dtype).reshape(-1, *item_shape).data.cast("B"))
                 written += len(block)
-        if written != rows:
-            raise ValueError(f"{part}.{key}: {written} rows were given, expected {rows}")
+        if written != frames:
+            raise ValueError(f"{split}.{key}: {written} frames were given, expected {frames}")
         entry["arrays"][key] = {
             "file": path.name,
             "dtype": dtype.str,
@@ -254,6 +260,7 @@ class Writer:
         self._write_index()
 
     def finish(self, folder):
+        """Write the index and put the store in the place of `folder`."""
         self._write_index()
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -269,7 +276,7 @@ class Writer:
 
 
 class _Tee:
-    """Writes to a file and a hash."""
+    """Output to a file and a hash."""
 
     def __init__(self, handle, digest):
         self.handle, self.digest = handle, digest
@@ -280,7 +287,7 @@ class _Tee:
 
 
 def blocks_of(array, item_shape):
-    """The array's rows as (n, *item_shape), `BLOCK` at a time."""
+    """Yield an array's frames as (n, *item_shape), `BLOCK` at a time."""
     for start in range(0, len(array), BLOCK):
         yield np.asarray(array[start : start + BLOCK]).reshape(-1, *item_shape)
 
@@ -299,21 +306,22 @@ def _read_index(path):
     return index
 
 
-def _part(folder, name, part):
-    sources, rows = part["sources"], part["rows"]
-    start = np.array([*sources["start"], rows], np.int64)
-    if (np.diff(start) <= 0).any() or (rows and start[0]):
+def _split(folder, name, content):
+    sources, frames = content["sources"], content["rows"]
+    start = np.array([*sources["start"], frames], np.int64)
+    if (np.diff(start) <= 0).any() or (frames and start[0]):
         raise ValueError(f"sources of {name!r} do not follow each other")
-    runs = Runs(*(np.array(sources[key], dtype=str) for key in ("source", "camera", "action")), start)
-    if not len(runs.source) == len(runs.camera) == len(runs.action) == len(start) - 1:
+    source, camera, action = (np.array(sources[key], dtype=str) for key in ("source", "camera", "action"))
+    sequences = Sequences(source, camera, action, start)
+    if not len(sequences.source) == len(sequences.camera) == len(sequences.action) == len(start) - 1:
         raise ValueError(f"sources of {name!r} are lists of different lengths")
     arrays = {}
-    for key, entry in part["arrays"].items():
+    for key, entry in content["arrays"].items():
         path, dtype = folder / entry["file"], np.dtype(entry["dtype"])
         size = require_file(path).stat().st_size
-        if size <= np.prod(entry["shape"], dtype=np.int64) * dtype.itemsize:  # the header is on top of it
+        if size <= np.prod(entry["shape"], dtype=np.int64) * dtype.itemsize:  # the header comes on top
             raise UserError(f"{path}: is truncated ({size:,} bytes); convert the data again")
-        if entry["shape"][0] != rows:
-            raise ValueError(f"{key!r} of {name!r} has {entry['shape'][0]} rows, not {rows}")
+        if entry["shape"][0] != frames:
+            raise ValueError(f"{key!r} of {name!r} has {entry['shape'][0]} frames, not {frames}")
         arrays[key] = StoredArray(path, entry["shape"], dtype)
-    return Part(arrays, runs)
+    return Split(arrays, sequences)

@@ -21,7 +21,7 @@ from lib.errors import UserError
 AMASS_SCALE = 0.298  # units of normalised poses in a metre, as published
 
 
-class RowClips(Dataset):
+class FrameClips(Dataset):
     """Clips of a data set, cut on the fly: a frame that many clips share is stored once.
 
     Args:
@@ -36,12 +36,12 @@ class RowClips(Dataset):
         return len(self.clips)
 
     def __getitem__(self, indices):
-        rows = self.clips[indices]
-        return {key: torch.from_numpy(self.dataset.frames("train", key, rows)) for key in ("keypoints", "pose")}
+        frames = self.clips[indices]
+        return {key: torch.from_numpy(self.dataset.frames("train", key, frames)) for key in ("keypoints", "pose")}
 
 
 class FileClips(Dataset):
-    """Clips of a published folder: one pickle a clip, dict(data_input, data_label), each (F, 17, 3).
+    """Clips of a published folder: one pickle per clip, dict(data_input, data_label), each (F, 17, 3).
 
     Without detections a file's data_input is None; then the input is `true_keypoints`, if `synthetic`.
 
@@ -79,7 +79,7 @@ class FileClips(Dataset):
 class MotionClips(Dataset):
     """Clips of a store of motion, `joints` (n, 17, 3) in m, z up; the input is `true_keypoints`.
 
-    The camera is MotionBERT's for AMASS: it looks along y, and `AMASS_SCALE` of its units are a metre.
+    The camera is MotionBERT's for AMASS: it looks along y, and a metre is `AMASS_SCALE` of its units.
 
     Args:
         path: folder of the store, such as tools/convert_amass.py writes.
@@ -90,11 +90,11 @@ class MotionClips(Dataset):
     """
 
     def __init__(self, path, frames, stride, sample_stride=1):
-        part = open_store(path).parts.get("train")
-        if part is None or part.arrays.get("joints", np.empty(0)).shape[1:] != (len(JOINTS), 3):
-            raise UserError(f"{path}: has no 'joints' (n, {len(JOINTS)}, 3) in part 'train'; it is no store of motion")
-        self.joints, self.sample_stride = part.arrays["joints"], sample_stride
-        self.clips = split_clips(part.runs.every(sample_stride), frames, stride)
+        split = open_store(path).splits.get("train")
+        if split is None or split.arrays.get("joints", np.empty(0)).shape[1:] != (len(JOINTS), 3):
+            raise UserError(f"{path}: has no 'joints' (n, {len(JOINTS)}, 3) in split 'train'; it is no store of motion")
+        self.joints, self.sample_stride = split.arrays["joints"], sample_stride
+        self.clips = split_clips(split.sequences.subsampled(sample_stride), frames, stride)
         if not len(self.clips):
             raise UserError(f"{path}: no motion is {frames} frames long; set clip_len or sample_stride")
 
@@ -176,4 +176,4 @@ def _recorded_clips(config, dataset, subsets, files):
         raise UserError(
             f"{dataset.path}: no training source is {config.clip_len} frames long; set clip_len or sample_stride"
         )
-    return TrainingClips(RowClips(dataset, clips), f"{len(clips)} clips cut from {dataset.path}")
+    return TrainingClips(FrameClips(dataset, clips), f"{len(clips)} clips cut from {dataset.path}")

@@ -1,4 +1,4 @@
-"""What becomes of a batch before the network: one ordered list of transforms, batch -> batch.
+"""Transforms of a batch before the network: one ordered list of functions, batch -> batch.
 
 A batch is a dict of tensors (B, ...); lifting has "keypoints" (B, F, J, 2 or 3) and, in training, "pose" (B, F, J, 3),
 both normalised. All random draws are from torch's global generator, in the process that trains.
@@ -79,7 +79,7 @@ def flip_half(batch):
 
 
 class Target:
-    """Make poses (B, F, J, 3) what the network learns: root-relative, or with depth from the first root."""
+    """Transform of poses (B, F, J, 3) to the network's target: root-relative, or with depth from the first root."""
 
     def __init__(self, rootrel):
         self.rootrel = rootrel
@@ -97,7 +97,7 @@ def training_target(poses, rootrel=True):
 
 
 class Noise:
-    """Add a detector's errors to the keypoints (lib/data/detection_noise.py)."""
+    """Transform that adds a detector's errors to the keypoints (lib/data/detection_noise.py)."""
 
     def __init__(self, path):
         self.noise = DetectionNoise(path)
@@ -107,7 +107,7 @@ class Noise:
 
 
 class Mask:
-    """Set a share of the keypoints' joints, and of whole frames, to 0 in every channel."""
+    """Transform that sets a share of joints, and of whole frames, to 0 in every channel."""
 
     def __init__(self, joint_ratio, frame_ratio):
         self.joint_ratio, self.frame_ratio = joint_ratio, frame_ratio
@@ -119,7 +119,7 @@ class Mask:
 def mask(keypoints, joint_ratio, frame_ratio):
     """Return keypoints (B, F, J, C) of which a share of joints, and of whole frames, is 0 in every channel.
 
-    Each joint of each frame is left out with probability `joint_ratio`, each frame of each clip with `frame_ratio`.
+    Each joint of each frame is masked with probability `joint_ratio`, each frame of each clip with `frame_ratio`.
     """
     shape = keypoints.shape
     if joint_ratio:

@@ -1,24 +1,23 @@
-"""Checkpoint files of a run: writing them safely, and finding the newest that is good. Reading: lib/model/weights.py."""
+"""Checkpoint files of a run: their names, and writing them safely. Reading: lib/model/weights.py."""
 
-import logging
 import os
 import random
+import re
 import shutil
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from lib.errors import UserError, describe
-from lib.files import atomic_path, require_folder
-from lib.model.weights import read_checkpoint
+from lib.files import atomic_path
 
 LATEST = "latest_epoch.bin"
 WITHIN = "latest_step.bin"  # within an epoch
+PREVIOUS = "previous_epoch.bin"  # LATEST before the last epoch, in case that file is damaged
 BEST = "best_epoch.bin"
 
-log = logging.getLogger(__name__)
+_NUMBERED = re.compile(r"epoch_(\d+)\.bin")
 
 
 def numbered(epoch):
@@ -26,61 +25,67 @@ def numbered(epoch):
     return f"epoch_{epoch}.bin"
 
 
-def write_checkpoint(paths, content):
-    """Write one state to all of `paths`: one file, with hard links where the file system has them.
+def checkpoint_files(folder):
+    """Return {path: what changes when it is written} of the checkpoints in a folder, which need not exist."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.bin"))}
 
-    The last of the paths appears when all others are there.
+
+def numbered_in(folder):
+    """Return {epoch: path} of the numbered checkpoints of a folder, the last epoch first."""
+    found = {path: _NUMBERED.fullmatch(path.name) for path in folder.glob("epoch_*.bin")}
+    return dict(sorted(((int(match[1]), path) for path, match in found.items() if match), reverse=True))
+
+
+def write_checkpoint(path, content, others=(), keep=None):
+    """Write a state to `path`, and as hard links to `others`.
+
+    The others follow when `path` is in place; a run that is killed between the two adds them when it is resumed.
+
+    Args:
+        keep: a path for what `path` holds now.
 
     Raises:
         UserError: the file cannot be written; what was there before is untouched.
     """
-    *others, last = map(Path, paths)
     try:
-        with atomic_path(last) as temporary:
+        with atomic_path(path) as temporary:
             with open(temporary, "wb") as handle:
                 torch.save(content, handle)
                 handle.flush()
                 os.fsync(handle.fileno())
-            for path in others:
-                with atomic_path(path) as link:
-                    _link(temporary, link)
+            if keep and path.is_file():
+                link(path, keep)
     except RuntimeError as error:  # torch's own writer, when the disk is full
-        raise UserError(f"{last}: cannot be written ({describe(error)}); is the disk full?") from error
+        raise UserError(f"{path}: cannot be written ({describe(error)}); is the disk full?") from error
+    for other in others:
+        link(path, other)
 
 
-def _link(source, target):
-    with suppress(FileNotFoundError):
-        target.unlink()
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
-
-
-def newest_checkpoint(folder):
-    """Return the newest `Checkpoint` of a run's folder that can be read; newer ones that cannot are named in the log.
+def link(source, target):
+    """Give a file a second name, which takes the place of another; a copy where the file system has no hard links.
 
     Raises:
-        UserError: there is no such folder, or no good checkpoint in it.
+        UserError: it cannot be written.
     """
-    folder = require_folder(folder, "; --resume wants a run's folder or a checkpoint")
-    names = [folder / name for name in (LATEST, WITHIN, BEST)] + sorted(folder.glob("epoch_*.bin"))
-    found = sorted((path for path in names if path.is_file()), key=lambda path: -path.stat().st_mtime_ns)
-    for path in found:
+    with atomic_path(target) as temporary:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
         try:
-            checkpoint = read_checkpoint(path)
-        except UserError as error:
-            log.warning("%s; the checkpoint before it is used", error)
-            continue
-        if checkpoint.optimizer is not None:
-            return checkpoint
-    raise UserError(f"{folder}: holds no checkpoint that can be resumed" + (", all are damaged" if found else ""))
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def remove_unfinished(folder):
+    """Remove the files that a killed run was about to write; nobody else may be writing to the folder."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def random_state():
     """Return the state of every generator that training draws from, as tensors and plain values."""
     version, words, gauss = random.getstate()
-    name, key, position, has_gauss, cached = np.random.get_state()
+    name, key, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": [version, list(words), gauss],
         "numpy": [name, torch.from_numpy(key.astype(np.int64)), position, has_gauss, cached],

@@ -3,7 +3,6 @@
 import json
 import logging
 import random
-import shutil
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,9 +13,11 @@ from selective_scan import IMPLEMENTATIONS, default_implementation, why_unavaila
 
 from lib.config import load_config, to_yaml
 from lib.data.datasets import open_dataset
-from lib.engine.checkpoint import BEST, LATEST, WITHIN, newest_checkpoint
+from lib.engine.checkpoint import BEST, PREVIOUS, checkpoint_files, remove_unfinished
 from lib.engine.interrupts import StopRequest
+from lib.engine.processes import lost_ones_explained
 from lib.engine.recorder import Run, environment
+from lib.engine.resuming import newest_checkpoint, put_in_front, refuse_other_keys
 from lib.engine.runtime import Runtime
 from lib.engine.state import new_state
 from lib.engine.trainer import Trainer, predict
@@ -30,18 +31,14 @@ from lib.task import open_tasks
 
 DEFAULT_FOLDER = "checkpoint"
 
-# What a resumed run may change; all else decides its clips, targets, schedule or parameters.
-_FREE_ON_RESUME = (
-    "epochs", "checkpoint_frequency", "checkpoint_minutes", "log_every", "profile", "no_eval", "num_workers",
-    "flip_test", "compile", "amp", "finetune", "dt_root", "data_root_2d",
-)  # fmt: skip
-
 log = logging.getLogger(__name__)
 
 
 def train_model(options):
     """Train from `options` (see `train.py`): a new run, a resumed one, or from pretrained parameters."""
-    resume = _checkpoint_to_resume(options)
+    folder = _folder(options)
+    found = checkpoint_files(folder)
+    resume, damaged = _checkpoint_to_resume(options, folder)
     config = _training_config(options, resume)
     start = resume
     if config.finetune and not resume:
@@ -49,14 +46,17 @@ def train_model(options):
         refuse_another_size(config, start)
     elif options.pretrained and not config.finetune:
         raise UserError("-p/--pretrained: is used only by a config with finetune: True; add finetune=True")
-    folder = Path(options.checkpoint or (Path(resume.path).parent if resume else DEFAULT_FOLDER))
     _refuse_another_run(folder, resume)
     with ExitStack() as running:
         runtime = running.enter_context(Runtime(config))
         runtime.check_batch_size()
+        runtime.check_same((config.model_dump(), resume and (resume.epoch, (resume.state or {}).get("step"))))
         started = running.enter_context(_log_of_start(folder / "train.log", runtime.is_main))
         if runtime.is_main:
             running.enter_context(only_one(folder / "run", named=folder))
+            if checkpoint_files(folder) != found:
+                raise UserError(f"{folder}: another process has written to it meanwhile; start again")
+            remove_unfinished(folder)
         dataset, model = _build(config, start, runtime)
         state = new_state(model, config, runtime)
         tasks = open_tasks(config, dataset)
@@ -69,43 +69,48 @@ def train_model(options):
             facts["pretrained"] = start.path
         run = running.enter_context(_recorder(folder, config, options, runtime, resume))
         started()
-        _say_what_starts(config, start, resume, runtime)
+        _say_what_starts(config, start, resume, damaged, runtime)
         if resume and runtime.is_main:
-            _put_in_front(resume, folder)
+            state.best = put_in_front(resume, folder, config.checkpoint_frequency)
+            run.catch_up(resume.history)
         config_file = folder / "config.yaml"
         try:
-            if runtime.is_main:
-                with atomic_path(config_file) as temporary:
-                    temporary.write_text(to_yaml(config))
-            run.parameters(facts)
-            run.artifacts(config_file)
-            history = trainer.train(run)
-            if history and runtime.is_main:
-                plots.loss_curves(history, folder / "loss_curves.png")
-            if not config.no_eval:
-                _report_best(model, tasks[-1], config, runtime, folder, run)
+            with lost_ones_explained():
+                if runtime.is_main:
+                    with atomic_path(config_file) as temporary:
+                        temporary.write_text(to_yaml(config))
+                run.parameters(facts)
+                run.artifacts(config_file)
+                history = trainer.train(run)
+                if history and runtime.is_main:
+                    plots.loss_curves(history, folder / "loss_curves.png")
+                if not config.no_eval:
+                    _report_best(state.scored, tasks[-1], config, runtime, folder, run, stop)
         except KeyboardInterrupt:
-            if any((folder / name).is_file() for name in (LATEST, WITHIN)):
+            if checkpoint_files(folder):
                 log.info("stopped; to go on: python train.py --resume %s", folder)
             raise
         except UserError as error:
             log.error("%s", error)
             raise
         finally:
-            run.artifacts(*sorted(folder.glob("*.bin")), *sorted(folder.glob("*.png")), folder / "train.log")
+            kept = [path for path in sorted(folder.glob("*.bin")) if path.name != PREVIOUS]
+            run.artifacts(*kept, *sorted(folder.glob("*.png")), folder / "train.log")
     if (folder / BEST).is_file():
         log.info("to evaluate again: python train.py --evaluate %s", folder / BEST)
 
 
-def _report_best(model, task, config, runtime, folder, run):
+def _report_best(model, task, config, runtime, folder, run, stop):
     """Score the best epoch of a finished training."""
     epoch = config.epochs
-    if (folder / BEST).is_file():
-        best = read_checkpoint(folder / BEST)
+    path = folder / BEST
+    best = runtime.first(read_checkpoint(path) if runtime.is_main and path.is_file() else None)
+    if best:
         best.load_into(model)
         epoch = best.epoch
         log.info("best epoch: %d (by P1 on the test part, as published)", epoch)
-    _report(model, task, config, runtime, folder, run, epoch)
+    alone = runtime.world_size == 1  # several would wait for each other
+    _report(model, task, config, runtime, folder, run, epoch, *([stop.check] if alone else []))
 
 
 def evaluate_checkpoint(options):
@@ -136,15 +141,30 @@ def evaluate_checkpoint(options):
         run.artifacts(folder / "evaluation.log")
 
 
-def _checkpoint_to_resume(options):
-    """Return the `Checkpoint` of --resume FILE, the newest good one of --resume DIR or of the run's folder, or None."""
+def _folder(options):
+    """Return the folder of the run: that of -c, else of --resume, else the default one."""
+    if options.checkpoint or not options.resume:
+        return Path(options.checkpoint or DEFAULT_FOLDER)
+    resume = Path(options.resume)
+    return resume if resume.is_dir() else resume.parent
+
+
+def _checkpoint_to_resume(options, folder):
+    """Return the `Checkpoint` of --resume FILE, or the newest good one of a folder, or None; and what is wrong with others.
+
+    The folder is that of --resume DIR, or the run's.
+    """
     if options.resume is None:
-        return None
-    path = Path(options.resume or options.checkpoint or DEFAULT_FOLDER)
-    return newest_checkpoint(path) if path.is_dir() or not options.resume else read_checkpoint(path)
+        return None, []
+    path = Path(options.resume or folder)
+    if path.is_dir() or not options.resume:
+        return newest_checkpoint(path)
+    return read_checkpoint(path), []
 
 
-def _say_what_starts(config, start, resume, runtime):
+def _say_what_starts(config, start, resume, damaged, runtime):
+    for problem in damaged:
+        log.warning("%s; %s is used", problem, resume.path)
     for key in MODELS[config.backbone].keys:
         if start and start.config.get(key, getattr(config, key)) != getattr(config, key):
             log.warning("%s was trained with %s=%s, not %s", start.path, key, start.config[key], getattr(config, key))
@@ -170,21 +190,6 @@ def _recorder(folder, config, options, runtime, resume=None):
     return Run(folder, config.experiment, options.mlflow and records, options.tensorboard and records, run_id)
 
 
-def _put_in_front(resume, folder):
-    """Make the checkpoint that a run goes on from its newest, and forget what later, abandoned epochs left."""
-    path = Path(resume.path)
-    best = folder / BEST
-    if best.is_file() and read_checkpoint(best).epoch > resume.epoch:
-        log.info(
-            "%s is of an epoch after %d, which is abandoned: it is kept as best_epoch_abandoned.bin", best, resume.epoch
-        )
-        best.replace(folder / "best_epoch_abandoned.bin")
-    if path.name not in (LATEST, WITHIN) and path.parent.resolve() == folder.resolve():
-        with atomic_path(folder / LATEST) as temporary:
-            shutil.copyfile(path, temporary)
-        (folder / WITHIN).unlink(missing_ok=True)
-
-
 def _origin(key, config, checkpoint):
     recorded = checkpoint.config.get(key)
     if recorded:
@@ -202,22 +207,10 @@ def _training_config(options, resume):
     config = load_config(options.config, _overrides(options), base)
     if resume:
         refuse_another_size(config, resume)
-        _refuse_other_keys(config, resume)
+        refuse_other_keys(config, resume)
     if config.finetune and not resume and not options.pretrained:
         raise UserError("finetune: needs the folder of the pretrained checkpoint: -p DIR [-ms FILE]")
     return config
-
-
-def _refuse_other_keys(config, resume):
-    """Raise UserError for the first key that a resumed run has to keep and that differs."""
-    within = (resume.state or {}).get("position", {}).get("batch", 0)
-    free = (*_FREE_ON_RESUME, *([] if config.warmup_steps or within else ["batch_size", "accumulate"]))
-    for key, recorded in resume.config.items():
-        if key not in free and key in type(config).model_fields and getattr(config, key) != recorded:
-            raise UserError(
-                f"{key}: the run of {resume.path} has {recorded!r}, not {getattr(config, key)!r}; "
-                "a resumed run keeps it (a new run from its weights: finetune=True)"
-            )
 
 
 def _overrides(options):
@@ -226,11 +219,11 @@ def _overrides(options):
 
 
 def _refuse_another_run(folder, resume):
-    existing = sorted(folder.glob("*.bin")) if folder.is_dir() else []
+    existing = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
     own = resume and Path(resume.path).resolve().parent == folder.resolve()
     if existing and not own:
         raise UserError(
-            f"{folder}: already holds a run ({existing[0].name}); choose another folder with -c, "
+            f"{folder}: already holds a run ({existing[0]}); choose another folder with -c, "
             f"or go on with it: --resume {folder}"
         )
 
@@ -273,9 +266,9 @@ def _facts(config, model, runtime):
     }
 
 
-def _report(model, task, config, runtime, folder, run, step):
+def _report(model, task, config, runtime, folder, run, step, after_batch=lambda: None):
     """Score the test split; print the table, write scores.json and plots to `folder`, record all."""
-    predictions = predict(model, task, runtime)
+    predictions = predict(model, task, runtime, after_batch)
     if not runtime.is_main:
         return
     scores, others = task.score(predictions), task.baselines()
@@ -304,7 +297,6 @@ def _log_of_start(path, is_main):
         UserError: the file cannot be written.
     """
     if not is_main:
-        logging.getLogger("lib").setLevel(logging.ERROR)
         yield lambda: None
         return
     new = [made for made in (path, *path.parents) if not made.exists()]
@@ -322,7 +314,7 @@ def _log_to(path):
     """Messages of the project to the terminal, beside progress bars, and to a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        to_file = logging.FileHandler(path, encoding="utf-8")
+        to_file = _ToFile(path, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{cannot_write(path, error)}; choose another folder with -c") from error
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -331,6 +323,13 @@ def _log_to(path):
     root = logging.getLogger("lib")
     root.setLevel(logging.INFO)
     root.handlers = [to_terminal, to_file]
+
+
+class _ToFile(logging.FileHandler):
+    """Goes on where the disk is full: the terminal has it."""
+
+    def handleError(self, record):
+        pass
 
 
 class _BesideBars(logging.StreamHandler):

@@ -9,7 +9,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, 
 class StopRequest:
     """Within `with`, Ctrl-C, SIGTERM and SIGUSR1 (batch systems send it before the time is up) are only noted.
 
-    A second one interrupts at once.
+    A second Ctrl-C interrupts at once; a launcher's SIGTERM after it does not.
     """
 
     def __init__(self):
@@ -25,7 +25,12 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number, frame):
+    def check(self):
+        """Raise KeyboardInterrupt if a stop was asked for."""
         if self.requested:
             raise KeyboardInterrupt
+
+    def _note(self, number, frame):
+        if number == signal.SIGINT:
+            self.check()
         self.requested = True

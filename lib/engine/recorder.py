@@ -67,7 +67,7 @@ class Run:
             try:
                 from tensorboardX import SummaryWriter
 
-                self._writer = SummaryWriter(str(self.folder / "events"))
+                self._writer = SummaryWriter(str(self.folder / "events"), purge_step=0)  # hides older files
             except Exception as error:  # what is begun must not stay as running
                 self.__exit__(type(error), error, None)
                 raise UserError(
@@ -97,12 +97,33 @@ class Run:
         self._attempt(self._mlflow.set_tags, changed)
 
     def metrics(self, values, step):
-        """Records {name: number} at an epoch; characters that MLflow refuses in names become "_"."""
-        values = {re.sub(r"[^\w\-. /:]", "_", name): value for name, value in values.items()}
-        if self._writer:
-            for name, value in values.items():
-                self._attempt(self._writer.add_scalar, name, value, step)
+        """Records {name: number} at an epoch."""
+        self._to_events(values, step)
+        self._to_mlflow(values, step)
+
+    def epoch(self, entry):
+        """Records an entry of a training's history: {"epoch": its number, name: number}."""
+        self.metrics(*_values_and_step(entry))
+
+    def catch_up(self, history):
+        """Records the entries of a resumed run: in MLflow those that it lacks, in new event files all."""
+        known = set()
+        if self._mlflow and history:
+            ask = self._mlflow.MlflowClient().get_metric_history
+            known = {metric.step for metric in self._attempt(ask, self.id, "lr") or ()}
+        for entry in history:
+            values, step = _values_and_step(entry)
+            self._to_events(values, step)
+            if step not in known:
+                self._to_mlflow(values, step)
+
+    def _to_events(self, values, step):
+        for name, value in values.items() if self._writer else ():
+            self._attempt(self._writer.add_scalar, _allowed(name), value, step)
+
+    def _to_mlflow(self, values, step):
         if self._mlflow:
+            values = {_allowed(name): value for name, value in values.items()}
             self._attempt(self._mlflow.log_metrics, values, step=step)
 
     def artifacts(self, *paths):
@@ -145,6 +166,15 @@ class Run:
             return call(*arguments, **keywords)
         except Exception as error:  # tracking must not end a training that works
             log.warning("not recorded (%s)", describe(error))
+
+
+def _values_and_step(entry):
+    return {name: value for name, value in entry.items() if name != "epoch"}, entry["epoch"]
+
+
+def _allowed(name):
+    """Return a metric's name with "_" for the characters that MLflow refuses."""
+    return re.sub(r"[^\w\-. /:]", "_", name)
 
 
 def _load_mlflow():

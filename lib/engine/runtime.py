@@ -1,12 +1,14 @@
 """Where and how training runs: device, processes, arithmetic. Nothing else asks for CUDA or for the rank."""
 
 import os
+import warnings
 from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from lib.engine.processes import meet, rank_and_size
 from lib.errors import UserError
 from lib.model.device import choose_device
 
@@ -25,9 +27,12 @@ class Runtime:
 
     def __init__(self, config):
         self.config = config
-        self.rank, self.world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        local = int(os.environ.get("LOCAL_RANK", 0))
+        self.rank, self.world_size = rank_and_size()
+        local, here = (int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
         several_gpus = self.world_size > 1 and torch.cuda.is_available()
+        if several_gpus and here > torch.cuda.device_count():
+            found = torch.cuda.device_count()
+            raise UserError(f"--nproc_per_node: {here} processes are too many for {found} GPUs; start {found} or fewer")
         self.device = choose_device(f"cuda:{local}" if several_gpus else None)
         if several_gpus:
             torch.cuda.set_device(self.device)
@@ -35,7 +40,7 @@ class Runtime:
 
     def __enter__(self):
         if self.world_size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            meet("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")  # gradients are where the model is
         return self
 
     def __exit__(self, kind, error, trace):
@@ -54,6 +59,8 @@ class Runtime:
         """Return the callable that trains `model`: compiled, and with gradients averaged over processes, as configured."""
         if self.world_size > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
+            # Said of the depthwise convolution's gradient; only strides of axes of length 1 differ.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             model = DistributedDataParallel(model, device_ids=ids)
         return self.cast(torch.compile(model) if self.config.compile else model)
 
@@ -77,6 +84,14 @@ class Runtime:
         """Return a context in which gradients are gathered without being averaged over processes."""
         return model.no_sync() if self.world_size > 1 else nullcontext()
 
+    def any(self, *flags):
+        """Return, of each flag, whether it is set in any process."""
+        if self.world_size == 1:
+            return flags
+        found = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return found.bool().tolist()
+
     def everyone(self, value):
         """Return the values of all processes, in order of rank; plain Python values."""
         if self.world_size == 1:
@@ -85,9 +100,27 @@ class Runtime:
         dist.all_gather_object(values, value)
         return values
 
+    def gathered(self, value):
+        """Return the values of all processes, in order of rank, in process 0; nothing, [], in the others."""
+        if self.world_size == 1:
+            return [value]
+        values = [None] * self.world_size if self.is_main else []
+        dist.gather_object(value, values or None)
+        return values
+
     def first(self, value):
         """Return the value of process 0."""
-        return self.everyone(value)[0]
+        values = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values)
+        return values[0]
+
+    def check_same(self, value):
+        """Raise UserError unless all processes start from the same value: of their config and checkpoint."""
+        if any(other != value for other in self.everyone(value)):
+            raise UserError(
+                "the nodes read different configs or checkpoints: run the same command on each, in a folder they share"
+            )
 
     def check_batch_size(self):
         """Raise UserError if a batch has fewer clips than there are processes."""

@@ -36,7 +36,8 @@ class Position:
 class TrainState:
     """After `epoch` finished epochs and `step` steps of the optimiser; `lr` is the epoch's, `best` the lowest score, mm.
 
-    averaged: the moving average of the weights (`ema`), or None. scaler: of gradients, for fp16.
+    averaged: the moving average of the weights (`ema`), or None. scaler: of gradients, for fp16. clips: {name of a
+    task: number of its clips}.
     """
 
     model: torch.nn.Module
@@ -49,6 +50,7 @@ class TrainState:
     best: float = math.inf
     history: list = field(default_factory=list)
     position: Position = field(default_factory=Position)
+    clips: dict = field(default_factory=dict)
 
     @property
     def scored(self):
@@ -58,9 +60,12 @@ class TrainState:
     def content(self, runtime, config, run_id):
         """Return what a checkpoint file holds: the published layout, and what this project adds (lib/model/weights.py).
 
-        All processes call it; it is of use in process 0.
+        All processes call it; process 0 gets it, the others None.
         """
-        states = runtime.everyone(random_state())
+        totals = {name: total.cpu() for name, total in self.position.totals.items()}
+        processes = runtime.gathered({"random_state": random_state(), "totals": totals, "count": self.position.count})
+        if not runtime.is_main:
+            return None
         return {
             "epoch": self.epoch,
             "lr": self.lr,
@@ -68,14 +73,15 @@ class TrainState:
             "model_pos": {f"module.{name}": value for name, value in self.scored.state_dict().items()},
             "min_loss": self.best,
             "config": config.model_dump(),
-            "random_state": states[0],
+            "random_state": processes[0]["random_state"],
             "history": self.history,
             "mlflow_run_id": run_id,
             "trained": self.model.state_dict() if self.averaged else None,
             "state": {
                 "step": self.step,
                 "position": vars(self.position),
-                "random_states": states[1:],
+                "others": processes[1:],
+                "clips": self.clips,
                 "scaler": self.scaler.state_dict(),
                 "averaged": int(self.averaged.n_averaged) if self.averaged else 0,
             },
@@ -85,26 +91,32 @@ class TrainState:
         """Go on from a `Checkpoint`, whose scored weights the model holds already.
 
         Raises:
-            UserError: it holds no optimiser, or one of other parameters.
+            UserError: it holds no optimiser, or one of other parameters; or its run had other clips.
         """
+        more = checkpoint.state or {}
+        if more.get("clips", self.clips) != self.clips:
+            raise UserError(
+                f"{checkpoint.path}: its run had {_counts(more['clips'])}, and there are {_counts(self.clips)}; "
+                "set dt_root and data_root_2d to the same data"
+            )
         _load_optimizer(self.optimizer, checkpoint)
         self.lr = config.learning_rate if checkpoint.lr is None else checkpoint.lr
         self.epoch, self.history = checkpoint.epoch, list(checkpoint.history)
         self.best = math.inf if checkpoint.min_loss is None else checkpoint.min_loss
-        more = checkpoint.state or {}
         self.step = more.get("step", 0)
         self.position = Position(**more.get("position", {}))
-        self.position.totals = {name: total.to(runtime.device) for name, total in self.position.totals.items()}
         if more.get("scaler"):
             self.scaler.load_state_dict(more["scaler"])
         if self.averaged:
             self.averaged.n_averaged.fill_(more.get("averaged", 1))
             self.model.load_state_dict(checkpoint.trained or checkpoint.model)
-        states = [checkpoint.random_state, *more.get("random_states", [])]
-        if runtime.rank < len(states) and states[runtime.rank]:
-            restore_random_state(states[runtime.rank])
-        else:
-            log.warning("%s: holds no random state of this process: the order of clips starts anew", checkpoint.path)
+        position = self.position
+        main = {"random_state": checkpoint.random_state, "totals": position.totals, "count": position.count}
+        own = _share([main, *more.get("others", [])], runtime, checkpoint.path)
+        position.count = own["count"]
+        position.totals = {name: total.to(runtime.device) for name, total in own["totals"].items()}
+        if own["random_state"]:
+            restore_random_state(own["random_state"])
 
 
 def new_state(model, config, runtime):
@@ -117,6 +129,31 @@ def new_state(model, config, runtime):
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
     optimizer = OPTIMIZERS[config.optimizer](trained, config)
     return TrainState(model, optimizer, averaged, runtime.scaler, config.learning_rate)
+
+
+def _counts(clips):
+    return " and ".join(f"{count} clips{f' of {name}' if name else ''}" for name, count in clips.items())
+
+
+def _share(saved, runtime, path):
+    """Return what this process goes on with: its own of the saved {random_state, totals, count} of all processes.
+
+    Where they are more or fewer now, process 0 takes the totals of all, and who has no random state goes on as seeded.
+    """
+    if not saved[0]["random_state"]:
+        log.warning("%s: holds no random state: clips come in another order than they would have", path)
+    if len(saved) == runtime.world_size:
+        return saved[runtime.rank]
+    log.warning(
+        "%s: saved at world size %d, now %d: random draws differ from those of a run that never stopped",
+        path, len(saved), runtime.world_size,
+    )  # fmt: skip
+    states = [process["random_state"] for process in saved]
+    own = {"random_state": states[runtime.rank] if runtime.rank < len(states) else None, "totals": {}, "count": 0}
+    if runtime.is_main:
+        own["count"] = sum(process["count"] for process in saved)
+        own["totals"] = {k: sum(process["totals"].get(k, 0) for process in saved) for k in saved[0]["totals"]}
+    return own
 
 
 def _trained_parameters(model, parts):

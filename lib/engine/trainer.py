@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from lib.data.loader import draw_seed
-from lib.engine.checkpoint import BEST, LATEST, WITHIN, numbered, write_checkpoint
+from lib.engine.checkpoint import BEST, LATEST, PREVIOUS, WITHIN, numbered, write_checkpoint
 from lib.engine.profiler import profiled
 from lib.engine.state import Position
 from lib.errors import TrainingStopped
@@ -36,9 +36,10 @@ class Trainer:
         for task in tasks:
             what = f"2D clips from epoch {task.first} on" if task.name else "training clips"
             log.info("%s: %s", what, task.origin)
+        state.clips = {task.name: len(loader.clips) for task, loader in zip(tasks, self.loaders)}
         self.model = runtime.wrap(state.model)
         self._unseen = []  # (place, numbers of clips, loss) of steps whose losses nobody has looked at
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), None
 
     def train(self, run):
         """Train, and return the history: a list of {name: number} of the epochs.
@@ -126,48 +127,46 @@ class Trainer:
         self.profile.step()
         self.bar.set_description(f"epoch {epoch}/{config.epochs}", refresh=False)
         self.bar.update()
-        alone = self.runtime.world_size == 1
-        if len(self._unseen) >= config.log_every or (alone and (self.stop.requested or self._due())):
+        stop, due = self.runtime.any(self.stop.requested, self._due())  # all stop and save after the same step
+        if stop or due or len(self._unseen) >= config.log_every:
             self._look_at_losses()
-            requests = self.runtime.everyone((self.stop.requested, self._due()))
-            if any(requested for requested, _ in requests):
-                self._save_within()
-                raise KeyboardInterrupt
-            if requests[0][1]:
-                self._save_within()
+        if stop or due:
+            self._save_within()
+        if stop:
+            log.info("saved at %s", self._place())
+            raise KeyboardInterrupt
 
     def _due(self):
         return time.monotonic() - self._saved >= 60 * self.config.checkpoint_minutes
 
     def _look_at_losses(self):
-        """Stop if a loss since the last look is not finite, in any process."""
+        """Stop if a loss since the last look is not finite, in any process: the first, since it spoils all weights."""
         problem = None
         if self._unseen:
             losses = torch.stack([loss for *_, loss in self._unseen]).tolist()  # waits for the device
-            bad = [found for found in zip(self._unseen, losses) if not math.isfinite(found[1])]
+            bad = [number for number, value in enumerate(losses) if not math.isfinite(value)]
             if bad:
-                (place, clips, _), value = bad[0]
+                place, clips, _ = self._unseen[bad[0]]
                 who = f" in process {self.runtime.rank}" if self.runtime.world_size > 1 else ""
-                problem = f"loss is {value} at {place}{who} (clips {', '.join(map(str, clips.tolist()))})"
+                clips = ", ".join(map(str, clips.tolist()))
+                problem = bad[0], f"loss is {losses[bad[0]]} at {place}{who} (clips {clips})"
             self.bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
             self._unseen.clear()
-        for found in self.runtime.everyone(problem):
-            if found:
-                raise _stopped(found)
+        problems = [found for found in self.runtime.everyone(problem) if found]
+        if problems:
+            raise _stopped(min(problems, key=lambda found: found[0])[1])
 
     def _means(self, position):
         """Return {name: mean over clips} of the losses and terms of the task that is done, over all processes."""
-        own = {name: total.item() if torch.is_tensor(total) else total for name, total in position.totals.items()}
         if self.runtime.world_size == 1:
             return {name: (total / position.count).item() for name, total in position.totals.items()}
-        everyone = self.runtime.everyone((own, position.count))
+        everyone = self.runtime.everyone(({k: total.item() for k, total in position.totals.items()}, position.count))
         clips = sum(count for _, count in everyone)
-        return {name: sum(totals.get(name, 0) for totals, _ in everyone) / clips for name in own}
+        return {name: sum(totals.get(name, 0) for totals, _ in everyone) / clips for name in everyone[0][0]}
 
     def _finish_epoch(self, epoch):
         state, config = self.state, self.config
-        if not all(parameter.isfinite().all() for parameter in state.model.parameters()):
-            raise _stopped(f"a parameter is not finite at epoch {epoch}, after its last step")
+        self._check_parameters()
         entry = {"epoch": epoch, "lr": state.lr, **{f"train/{k}": v for k, v in state.position.means.items()}}
         begin = time.monotonic()
         scores = None if config.no_eval else self._score()
@@ -180,7 +179,6 @@ class Trainer:
             }
         entry["seconds"] = state.position.seconds + time.monotonic() - begin
         state.history.append(entry)
-        self.run.metrics({k: v for k, v in entry.items() if k != "epoch"}, epoch)
         self._report(entry)
         state.epoch, state.lr, state.position = epoch, state.lr * config.lr_decay, Position()
         _set_learning_rate(state.optimizer, state.lr)
@@ -190,8 +188,9 @@ class Trainer:
             names.append(BEST)
         if epoch % config.checkpoint_frequency == 0:
             names.append(numbered(epoch))
-        self._save(*names, LATEST)  # last: a run resumes from it, and then the others are there
-        if any(self.runtime.everyone(self.stop.requested)) and epoch < config.epochs:
+        self._save(LATEST, names, keep=self.folder / PREVIOUS)
+        self.run.epoch(entry)  # a resumed run records what is in the checkpoint and not yet here
+        if self.runtime.any(self.stop.requested)[0] and epoch < config.epochs:
             raise KeyboardInterrupt
 
     def _score(self):
@@ -201,18 +200,30 @@ class Trainer:
         return self.runtime.first(task.score(predictions) if self.runtime.is_main else None)
 
     def _stop_while_scoring(self):
-        if self.stop.requested and self.runtime.world_size == 1:  # several stop together, after the epoch
+        stop, due = self.runtime.any(self.stop.requested, self._due())
+        if stop or due:
             self._save_within()
+        if stop:
             raise KeyboardInterrupt
 
     def _save_within(self):
-        self._save(WITHIN)
+        if self.state.step != self._saved_step:  # else scoring is under way, and nothing is new
+            self._check_parameters()
+            self._save(WITHIN)
 
-    def _save(self, *names):
+    def _save(self, name, others=(), keep=None):
         content = self.state.content(self.runtime, self.config, self.run.id)
         if self.runtime.is_main:
-            write_checkpoint([self.folder / name for name in names], content)
-        self._saved = time.monotonic()
+            write_checkpoint(self.folder / name, content, [self.folder / other for other in others], keep)
+        self._saved, self._saved_step = time.monotonic(), self.state.step
+
+    def _check_parameters(self):
+        if not all(parameter.isfinite().all() for parameter in self.state.model.parameters()):
+            raise _stopped(f"a parameter is not finite after {self._place()}")
+
+    def _place(self):
+        """Return where training is, as text."""
+        return f"epoch {self.state.epoch + 1}, step {self._steps_within()} of {self._steps(self.state.epoch + 1)}"
 
     def _steps(self, epoch):
         """Return the steps of an epoch."""
@@ -246,7 +257,7 @@ class Trainer:
 def predict(model, task, runtime, after_batch=lambda: None):
     """Return the predictions of the test split (n, ...), NumPy, each clip once, in process 0.
 
-    All processes call it and take their share of each batch; the others return their own part of the array.
+    All processes call it and take their share of each batch; the others return their own clips alone.
     """
     model.eval()
     loader = task.loaders("test", **runtime.sharing())
@@ -260,7 +271,8 @@ def predict(model, task, runtime, after_batch=lambda: None):
         if batch["weight"]:
             found[batch["index"].numpy()] = predicted
         after_batch()
-    for indices, predicted in runtime.everyone((loader.indices(), found[loader.indices()]))[1:]:
+    own = loader.indices()
+    for indices, predicted in runtime.gathered((own, found[own]))[1:]:
         found[indices] = predicted
     return found
 

@@ -75,7 +75,7 @@ def evaluate_h36m(predictions, reader, rootrel=True):
         UserError: no frame is left to score.
     """
     _, clips = reader.get_split_id()
-    sources = reader.rows("test", "source", clips[:, 0])
+    sources = reader.array("test", "source", clips[:, 0])
     kept = np.flatnonzero(~np.any([np.char.startswith(sources, name) for name in EXCLUDED_SOURCES], axis=0))
     if not len(kept):
         raise UserError(
@@ -90,12 +90,11 @@ def evaluate_h36m(predictions, reader, rootrel=True):
             np.add.at(sums, frames, values)
 
     covered = np.flatnonzero(count)
-    names, action = np.unique(reader.rows("test", "action", covered), return_inverse=True)
+    names, action = np.unique(reader.array("test", "action", covered), return_inverse=True)
     per_action = _mean_by(action, total[:, covered] / count[covered], len(names))
-    return Scores(
-        *map(float, per_action.mean(1)),
-        {name: Errors(*map(float, values)) for name, values in zip(names.tolist(), per_action.T)},
-    )
+    first, second = per_action.mean(1).tolist()
+    errors = {name: Errors(*values) for name, values in zip(names.tolist(), per_action.T.tolist())}
+    return Scores(first, second, errors)
 
 
 def _errors(predictions, reader, chosen, rootrel):
@@ -106,9 +105,9 @@ def _errors(predictions, reader, chosen, rootrel):
     counted = _last_of_each_frame(clips)
     frames = clips.ravel()[counted]
     poses = reader.denormalize(predictions, chosen).reshape(-1, 17, 3)[counted]
-    factor = reader.rows("test", "2.5d_factor", frames).astype(np.float64)
+    factor = reader.array("test", "2.5d_factor", frames).astype(np.float64)
     predicted = root_relative(poses * factor[:, None, None])
-    target = root_relative(reader.rows("test", "joints_2.5d_image", frames).astype(np.float64))
+    target = root_relative(reader.array("test", "joints_2.5d_image", frames).astype(np.float64))
     return frames, np.stack([mpjpe(predicted, target), p_mpjpe(predicted, target)])
 
 

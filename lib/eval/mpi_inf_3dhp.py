@@ -107,7 +107,7 @@ def evaluate_clips_3dhp(predictions, reader, rootrel=True):
     np.add.at(count, clips, 1)
     frames = np.flatnonzero(count)
     predicted = total[frames] / count[frames, None, None] * reader.unit("test", frames)[:, None, None]
-    known = (reader.rows("test", key, frames) for key in ("valid", "source", "activity"))
+    known = (reader.array("test", key, frames) for key in ("valid", "source", "activity"))
     return evaluate_3dhp(predicted, reader.read_mm("test", frames), *known)
 
 

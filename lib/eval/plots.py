@@ -86,7 +86,7 @@ def skeletons(predictions, reader, path, count=4):
     chosen = posed[np.linspace(0, len(posed) - 1, 2 * count + 1).astype(int)[1::2]]
     rows = clips[chosen, place]
     keypoints, targets = reader.read_2d("test", rows), reader.read_3d("test", rows)
-    names = zip(reader.rows("test", "source", rows), reader.rows("test", "action", rows))
+    names = zip(reader.array("test", "source", rows), reader.array("test", "action", rows))
     figure = plt.figure(figsize=(3.2 * count, 6.6), layout="constrained")
     for column, (clip, (source, action)) in enumerate(zip(chosen, names)):
         flat = figure.add_subplot(2, count, column + 1)

@@ -1,6 +1,7 @@
 """What a protocol returns: errors as numbers, as JSON and as the table that people read."""
 
 import io
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +13,10 @@ class Scores:
 
     Has `mpjpe`, `p_mpjpe` and `per_action`, {name: errors with both}, which tables and plots show.
     """
+
+    mpjpe: Any
+    p_mpjpe: Any
+    per_action: Any
 
     group, total = "action", "mean of actions"  # what `per_action` and the first two numbers are of
 
@@ -54,6 +59,6 @@ def _cells(scores):
 
 def as_text(view):
     """Return a rich table as text."""
-    console = Console(file=io.StringIO(), width=100)
-    console.print(view)
-    return console.file.getvalue().rstrip()
+    text = io.StringIO()
+    Console(file=text, width=100).print(view)
+    return text.getvalue().rstrip()

@@ -18,6 +18,7 @@ from lib.errors import UserError, describe
 from lib.files import require_file
 
 SUFFIX = ".safetensors"
+_FOLDER = 0x10  # among an entry's attributes
 
 
 @dataclass
@@ -67,13 +68,17 @@ def read_checkpoint(path):
     path = require_file(path)
     scalar = np.float64(0).__reduce__()[0]  # NumPy's rebuilder of scalars; its module differs in NumPy 1 and 2
     names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    types = [np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
-    with open(path, "rb") as handle, torch.serialization.safe_globals([*types, *names]):
+    types: list = [np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))]
+    with open(path, "rb") as handle, torch.serialization.safe_globals(types + names):
         try:
             _check_sums(handle)
             content = torch.load(handle, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file raises whatever its readers meet, OSError too
-            raise UserError(f"{path}: is truncated or not a checkpoint ({describe(error)})") from error
+        except Exception as error:  # a damaged file raises whatever its readers meet, OSError too; PyTorch's advice
+            # is how to run the code in a file that is no checkpoint
+            raise UserError(
+                f"{path}: is truncated or not a checkpoint; a file that PyTorch wrote is needed, of tensors and "
+                "plain values only"
+            ) from error
     parameters = content if isinstance(content, dict) else {}
     for key in ("model_pos", "model"):
         if isinstance(parameters.get(key), dict):
@@ -104,12 +109,18 @@ def read_checkpoint(path):
 
 
 def _check_sums(handle):
-    """Raise ValueError if an entry of PyTorch's zip archive differs from its stored CRC-32; PyTorch does not look."""
+    """Raise ValueError if an entry of PyTorch's zip archive differs from its stored CRC-32; PyTorch does not look.
+
+    Nor does it say so if an entry is marked as a folder: the tensor is then whatever the memory held.
+    """
     if zipfile.is_zipfile(handle):
         handle.seek(0)
         with zipfile.ZipFile(handle) as archive:
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} does not have its checksum")
+            for entry in archive.infolist():
+                if entry.external_attr & _FOLDER:
+                    raise ValueError(f"{entry.filename} is marked as a folder")
     handle.seek(0)
 
 

@@ -6,12 +6,12 @@ Poses are (B, F, J, 3), predicted and true, root-relative and normalised. Formul
 
 import torch
 
-from lib.body.skeleton import LIMBS
+from lib.body.skeleton import limb_vectors
 
 # Weights of the joints in the temporal consistency and the weighted position terms.
 JOINT_WEIGHTS = (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4)
 
-# Pairs of limbs (indices into LIMBS) that form an angle.
+# Pairs of limbs (indices into `lib.body.skeleton.LIMBS`) that form an angle.
 ANGLES = (
     (0, 3), (0, 6), (3, 6), (0, 1), (1, 2), (3, 4), (4, 5), (6, 7), (7, 10), (7, 13),
     (8, 13), (10, 13), (7, 8), (8, 9), (10, 11), (11, 12), (13, 14), (14, 15),
@@ -54,12 +54,12 @@ def limb_variance(predicted, target):
     """Variance over time of predicted limb lengths."""
     if predicted.shape[1] < 2:
         return predicted.new_zeros(())
-    return _limbs(predicted).norm(dim=-1).var(dim=1).mean()
+    return limb_vectors(predicted).norm(dim=-1).var(dim=1).mean()
 
 
 def limb_length(predicted, target):
     """Mean absolute difference of limb lengths."""
-    return (_limbs(predicted).norm(dim=-1) - _limbs(target).norm(dim=-1)).abs().mean()
+    return (limb_vectors(predicted).norm(dim=-1) - limb_vectors(target).norm(dim=-1)).abs().mean()
 
 
 def angle(predicted, target):
@@ -111,15 +111,9 @@ def _joint_weights(poses):
     return poses.new_tensor(JOINT_WEIGHTS)
 
 
-def _limbs(poses):
-    """(B, F, J, 3) -> (B, F, 16, 3), from each limb's first joint to its second."""
-    start, end = zip(*LIMBS)
-    return poses[:, :, end] - poses[:, :, start]
-
-
 def _angles(poses):
     """(B, F, J, 3) -> (B, F, 18), radians."""
-    limbs = torch.nn.functional.normalize(_limbs(poses), dim=-1)
+    limbs = torch.nn.functional.normalize(limb_vectors(poses), dim=-1)
     first, second = zip(*ANGLES)
     cosine = (limbs[:, :, first] * limbs[:, :, second]).sum(-1)
     return cosine.clamp(-1 + _COSINE_MARGIN, 1 - _COSINE_MARGIN).acos()

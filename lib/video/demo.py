@@ -24,7 +24,7 @@ OUTPUT = Path("demo/output")
 _WORKING = ".posemamba"  # in the folder of results, until they are there
 _SAME = (
     "config", "clip_len", "pixel", "detector", "keypoints", "keypoints_first", "focus", "max_gap", "smooth", "height",
-    "focal",
+    "turn", "focal",
 )  # fmt: skip
 
 
@@ -36,14 +36,14 @@ def lift_to_folder(options):
     """
     chosen = _lifting(options)
     camera = options.video.isdecimal() and not Path(options.video).exists()
-    source = VideoSource(int(options.video) if camera else _find(options.video), MOST_PIXELS)
+    source = VideoSource(int(options.video) if camera else _find(options.video), MOST_PIXELS, chosen.turn)
     name = Path(source.name).stem.replace(" ", "_").strip(".") or "video"
     folder = Path(options.out_path or OUTPUT / name).resolve()
     if not camera and is_result(source.path, folder):
         raise UserError(f"{source.path}: the film of the results would take its place; choose another folder with -o")
     with _results_folder(folder):
         if camera:
-            source = _recorded(source, folder / "recording.mp4")
+            source = _recorded(source, folder / "recording.mp4", chosen.turn)
         working = folder / _WORKING
         try:
             poses = lift(source, working, chosen, progress_bar)
@@ -129,8 +129,8 @@ def _find(name):
     return require_file(path)
 
 
-def _recorded(camera, path):
-    """The `VideoSource` of what a camera sees until Ctrl-C."""
+def _recorded(camera, path, turn):
+    """The `VideoSource` of what a camera sees until Ctrl-C; the recording itself is not turned."""
     print(f"{camera.name}: recording; Ctrl-C ends it")
     with camera, VideoWriter(path, camera.width, camera.height, camera.fps, keep_partial=True) as writer:
         try:
@@ -138,7 +138,7 @@ def _recorded(camera, path):
                 writer.write(rgb, seconds)
         except KeyboardInterrupt:
             pass
-    return VideoSource(path, MOST_PIXELS)
+    return VideoSource(path, MOST_PIXELS, turn)
 
 
 def _print(poses, qualities, folder):

@@ -1,10 +1,12 @@
 """A video to the 3D poses of its people: detect and track, lift, place in the world. Memory does not grow with length."""
 
+import logging
 import os
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,20 +16,24 @@ from lib.files import require_file
 from lib.system import take_room
 from lib.video.detection import open_detector, options_of_detector
 from lib.video.detection.keypoints_file import read_keypoints
+from lib.video.detection.search import View
 from lib.video.io.source import VideoSource
 from lib.video.lift.lifter import WEIGHTS, choose_device, open_lifter
 from lib.video.lift.placement import FOCAL, roots, steady
 from lib.video.lift.smoothing import check_cutoff, smooth
+from lib.video.lift.turned import where_heads_point
 from lib.video.lift.verticals import lines
 from lib.video.lift.world import settle
 from lib.video.poses import Person, Poses, mean_rate
 from lib.video.track.detections import Detections
 from lib.video.track.gaps import blocks, bridge, fill
-from lib.video.track.tracker import SHORTEST, Tracker
+from lib.video.track.tracker import Tracker, shortest
 
 MOST_PIXELS = 1920  # px of a picture's longer side; larger ones are worked on smaller
 _SAVE_EVERY = 300  # frames
 _LOOK_BACK = 15  # frames, before an interrupted detection goes on
+
+log = logging.getLogger(__name__)
 
 
 class NobodySeen(UserError):
@@ -51,6 +57,7 @@ class Options(BaseModel):
     max_gap: float = Field(0.5, ge=0)  # s, the longest gap that is bridged
     smooth: float | None = Field(None, ge=0)  # Hz, of a low-pass filter; 0 for none; by confidence by default
     height: float | None = Field(None, gt=50, le=272)  # cm, of the body of the first person, or of `focus`
+    turn: Literal[0, 90, 180, 270] = 0  # degrees clockwise that images are turned before all else
     focal: float | None = Field(None, gt=0)  # px; a usual one by default
     device: str | None = None  # "cpu", "cuda" or "cuda:1"; what there is by default
 
@@ -85,8 +92,9 @@ def lift_video(video, progress=None, **options):
     """
     if not isinstance(video, (str, os.PathLike)):
         raise UserError(f"video: {video!r}: expected a path")
+    chosen = options_of(options)
     with tempfile.TemporaryDirectory() as folder:
-        poses = lift(VideoSource(require_file(video), MOST_PIXELS), folder, options_of(options), progress)
+        poses = lift(VideoSource(require_file(video), MOST_PIXELS, chosen.turn), folder, chosen, progress)
         return replace(poses, people=[_in_memory(person) for person in poses.people])
 
 
@@ -117,7 +125,7 @@ def detect(source, folder, options, progress):
     origin = [options.detector, sorted(options.detector_options), models]
     if options.keypoints:
         origin = [_identity(options.keypoints), options.keypoints_first]
-    found = Detections(folder, [_identity(source.path), *origin])
+    found = Detections(folder, [_identity(source.path), source.turn, *origin])
     if found.complete:
         source.damaged = found.damaged
         return found
@@ -134,10 +142,12 @@ def detect(source, folder, options, progress):
 def _detect(found, source, options, progress):
     """Goes on with the detections `found` until the video ends."""
     if options.keypoints:
-        size, scale = (source.width / source.scale, source.height / source.scale), source.scale
+        width, height = (source.height, source.width) if source.turn % 180 else (source.width, source.height)
+        size, scale = (width / source.scale, height / source.scale), source.scale
         opened = read_keypoints(options.keypoints, options.keypoints_first, size)
+        whole = View(0, 0, source.width, source.height, source.turn // 90)
     else:
-        opened, scale = _open_detector(options), 1.0
+        opened, scale, whole = _open_detector(options), 1.0, None
     with opened as detector:
         found.open()
         already = found.frames
@@ -146,12 +156,15 @@ def _detect(found, source, options, progress):
             for number, seconds, frame in progress(source, "finding people", total=source.frames, unit="frame"):
                 if number < already - _LOOK_BACK:
                     continue
-                people = [_scaled(person, scale) for person in detector.detect(frame, seconds, number)]
+                people = [_placed(person, scale, whole) for person in detector.detect(frame, seconds, number)]
                 if number < already:  # so that the detector knows who is there
                     continue
                 found.add(seconds, people, *tracker.update(people, frame, seconds))
+                found.warn(detector.warnings)
                 if found.frames % _SAVE_EVERY == 0:
                     found.save()
+            if found.frames == 1:
+                found.add_late(tracker.number_new(frame))
         finally:
             found.save()
     if options.keypoints:
@@ -167,12 +180,13 @@ def _open_detector(options):
     return open_detector(options.detector, **options.detector_options)
 
 
-def _scaled(detection, scale):
-    """A `Detection` in px of a picture of another size."""
-    if scale == 1:
+def _placed(detection, scale, whole):
+    """A `Detection` in px of an image of another size, which was turned: the `View` sees it as it was before."""
+    if whole is None:
         return detection
-    keypoints = detection.keypoints * np.float32([scale, scale, 1])
-    return detection._replace(keypoints=keypoints, box=detection.box * np.float32(scale))
+    keypoints = detection.keypoints * np.array([scale, scale, 1], np.float32)
+    keypoints[:, :2] = whole.back(keypoints[:, :2])
+    return detection._replace(keypoints=keypoints, box=whole.back_box(detection.box * np.float32(scale)))
 
 
 def _identity(path):
@@ -189,16 +203,30 @@ def _lift(found, source, folder, lifter, focal, built, options, progress):
         check_cutoff(options.smooth, fps)
     if not people:
         shutil.rmtree(folder)
-        raise NobodySeen(f"{source.name}: nobody is seen for {SHORTEST} s in any of its {len(times)} frames")
+        many = (
+            f"for {shortest(times):.2g} s in any of its {len(times)} frames" if len(times) > 1 else "in its one frame"
+        )
+        raise NobodySeen(f"{source.name}: nobody is seen {many}")
     if options.focus is not None:
         if options.focus not in people:
             raise UserError(f"focus: there is no person {options.focus}; there are {', '.join(map(str, people))}")
         people = {options.focus: people[options.focus]}
     people = _people(people, rows, times, folder, options.max_gap)
+    warnings = [*found.warnings, *_turned(people)]
     for person in progress(people, "lifting", total=len(people), unit="person"):
         _lift_person(person, lifter, (source.width, source.height, focal), fps, times[person.frames], options.smooth)
     rotation, shift = settle(people, times, options.height and options.height / 100, built)
-    return Poses(source.name, times, source.width, source.height, focal, rotation, shift, people)
+    return Poses(source.name, times, source.width, source.height, focal, rotation, shift, people, warnings)
+
+
+def _turned(people):
+    """A warning if most people lie or stand on their heads in the image, or nothing."""
+    every = (np.asarray(p.keypoints[block]) for p in people for block in blocks(slice(0, len(p.frames))))
+    if not (found := where_heads_point(every)):
+        return []
+    warning = "most heads point to the {} of the image: if the video is turned, pass --turn {}".format(*found)
+    log.warning(warning)
+    return [warning]
 
 
 def _people(people, rows, times, folder, max_gap):

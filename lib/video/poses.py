@@ -42,6 +42,7 @@ class Poses:
     rotation: np.ndarray  # (3, 3), camera axes -> world axes
     shift: np.ndarray  # (3,) m: world = rotation @ camera + shift
     people: list[Person] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what of them a user should know, a line each
 
     @property
     def fps(self):

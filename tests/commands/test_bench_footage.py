@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from scipy.spatial.transform import Rotation
+from test_video_io import make_video
 
 from lib.errors import UserError
+from lib.video.io.source import VideoSource
+from lib.video.pipeline import options_of
 from tools.bench.scoring import pose_errors
 from tools.bench.scoring.footage import FOLDER, Excerpt, project, read_views
 from tools.bench.scoring.footage_scores import MISSING, mean, score_view
@@ -187,6 +190,19 @@ def test_the_command(tmp_path):
     assert green.sum() > 5000 and magenta.sum() > 1000
 
 
+def test_few_frames_count_too(tmp_path, monkeypatch, capsys):
+    """Two frames of a tenth of a second: people are there for too short a time to be told from errors, elsewhere."""
+    done = bench("--detectors", "fast", "--frames", 8, "--stride", 4, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "footage.json").read_text())["results"]["fast"]["mean"]["found"] > 0.8
+
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    lifted = importlib.import_module("bench_footage").lifted
+    film = make_video(tmp_path / "nobody.mp4", 9)
+    assert not len(lifted(options_of({"detector": "fast"}), VideoSource(film), None).frames)
+    assert capsys.readouterr().out == "fast: nobody.mp4: nobody is seen for 0.13 s in any of its 9 frames\n"
+
+
 def test_an_excerpt_is_part_of_the_film():
     whole, part = Excerpt(FOLDER / "cam01.mp4", 3), Excerpt(FOLDER / "cam01.mp4", 3, 2)
     frames = [frame for _, _, frame in whole]
@@ -209,5 +225,5 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch):
         main()
     (tmp_path / "truth.npz").write_bytes((FOLDER / "truth.npz").read_bytes()[:2000])
     (tmp_path / "bystanders.json").write_text("{}")
-    with pytest.raises(UserError, match="is no footage with truth"):
+    with pytest.raises(UserError, match="truth.npz: is truncated or not an .npz file"):
         main()

@@ -39,10 +39,10 @@ def test_files_are_joined_at_60_frames_a_second(motion):
 def test_no_training_clip_is_of_a_held_back_subject(motion):
     config = load_config(CONFIG, [f"dt_root={DATA}"])
     reader = open_dataset(config)
-    clip = np.searchsorted(motion["start"], reader.shots[:, 0].numpy(), side="right") - 1
+    clip = np.searchsorted(motion["start"], reader.intervals[:, 0].numpy(), side="right") - 1
     assert config.held_back and not set(motion["subject"][clip]) & set(config.held_back)
     assert "test" not in set(motion["split"][clip])
-    scored = set(reader.rows("test", "source"))
+    scored = set(reader.array("test", "source"))
     assert scored & set(motion["name"][np.isin(motion["subject"], config.held_back)])
 
 

@@ -105,4 +105,4 @@ def test_wrong_tracks_are_refused(tmp_path):
     assert done.returncode == 2 and "footage.npz: no such file" in done.stderr
     (tmp_path / "footage.npz").write_bytes(b"nothing")
     done = run("--tracks", tmp_path, "--out", tmp_path)
-    assert done.returncode == 2 and "has no tracks" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "; measure the tracks again" in done.stderr and "Traceback" not in done.stderr

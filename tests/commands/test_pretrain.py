@@ -16,7 +16,7 @@ from lib.body.skeleton import FLIPPED
 from lib.config import Config, load_config
 from lib.data.datasets import open_dataset
 from lib.data.datasets.base import Clips2D, Dataset
-from lib.data.store import Runs, writing
+from lib.data.store import Sequences, writing
 from lib.data.training_clips import MixedClips, MotionClips
 from lib.data.transforms import lifting_transforms, reprojection_transforms
 from lib.errors import UserError
@@ -37,8 +37,8 @@ def folder(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("pretraining"), np.random.default_rng(0)
     body = rng.normal(0, 0.4, (17, 3)) + (0, 0, 1)
     with writing(folder / "amass.store", {"made_by": "a test"}, {}) as writer:
-        runs = Runs(np.array(["a/1", "a/2"]), np.array(["", ""]), np.array(["", ""]), np.array([0, 60, 100]))
-        writer.part("train", runs)
+        runs = Sequences(np.array(["a/1", "a/2"]), np.array(["", ""]), np.array(["", ""]), np.array([0, 60, 100]))
+        writer.split("train", runs)
         sway = np.sin(np.arange(100) / 7)[:, None, None] * rng.normal(0, 0.1, (17, 3))
         writer.array("train", "joints", "f4", (17, 3), [body + sway])
     posetrack = folder / "motion2d/posetrack18_annotations/train"
@@ -191,13 +191,13 @@ def test_wrong_runs_are_one_line(folder):
 def test_a_store_that_is_no_motion_is_named(folder, tmp_path):
     with writing(tmp_path / "other.store", {"made_by": "a test"}, {}) as writer:
         nothing = np.array([""])
-        writer.part("train", Runs(nothing, nothing, nothing, np.array([0, 5])))
+        writer.split("train", Sequences(nothing, nothing, nothing, np.array([0, 5])))
         writer.array("train", "joint_2d", "f4", (17, 2), [np.zeros((5, 17, 2))])
     with pytest.raises(UserError, match="other.store: has no 'joints' .* it is no store of motion"):
         MotionClips(tmp_path / "other.store", 3, 1)
     with pytest.raises(UserError, match="no motion is 243 frames long"):
         with writing(tmp_path / "empty.store", {"made_by": "a test"}, {}) as writer:
-            writer.part("train", Runs(nothing, nothing, nothing, np.array([0, 5])))
+            writer.split("train", Sequences(nothing, nothing, nothing, np.array([0, 5])))
             writer.array("train", "joints", "f4", (17, 3), [np.zeros((5, 17, 3))])
         MotionClips(tmp_path / "empty.store", 243, 81)
 

@@ -12,7 +12,7 @@ from lib.config import load_config
 from lib.data.convert.mpi_inf_3dhp import CAMERA_SIZES
 from lib.data.datasets import open_dataset
 from lib.data.datasets.mpi_inf_3dhp import STORE
-from lib.data.store import Runs, writing
+from lib.data.store import Sequences, writing
 from lib.errors import UserError
 from lib.eval.mpi_inf_3dhp import evaluate_clips_3dhp
 
@@ -33,14 +33,14 @@ def folder(tmp_path_factory):
             ("test", ["TS1", "TS6"], ["2048x2048", "1920x1080"]),
         ):
             frames = 31
-            runs = Runs(*map(np.array, (names, camera, names)), np.arange(len(names) + 1) * frames)
+            runs = Sequences(*map(np.array, (names, camera, names)), np.arange(len(names) + 1) * frames)
             sway = np.sin(np.arange(runs.count) / 5)[:, None, None] * rng.normal(0, 50, (17, 3))
             pose = body + sway
             pixels = pose[..., :2] / pose[..., 2:] * 1500 + 1000
             valid = np.ones(runs.count, bool)
             valid[frames + 15 :] = part == "train"
             pose[~valid] = np.nan
-            writer.part(part, runs)
+            writer.split(part, runs)
             writer.array(part, "joint_2d", "f4", (17, 2), [pixels])
             writer.array(part, "joint_3d", "f4", (17, 3), [pose])
             writer.array(part, "valid", "?", (), [valid])

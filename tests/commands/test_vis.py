@@ -19,10 +19,13 @@ from test_video_io import cut, make_video
 
 from lib.config import validate
 from lib.data.convert.mocap.bvh import read_bvh
+from lib.errors import UserError
 from lib.model.registry import build_model
 from lib.model.weights import read_checkpoint, read_weights
 from lib.video import lift_video
 from lib.video.export.arrays import read_npz
+from lib.video.export.results import write_data
+from lib.video.io.source import VideoSource
 
 SAMPLE = ROOT / "demo" / "video" / "sample_video.mp4"
 
@@ -197,15 +200,18 @@ def test_a_filter_that_a_varying_frame_rate_does_not_take(tmp_path):
     keypoints = np.random.default_rng(0).uniform(5, 60, (40, 17, 3))
     np.savez(tmp_path / "found.npz", keypoints=keypoints, frame=np.arange(40), layout="h36m17")
     message = refusal(tmp_path, "--video", film, "-o", "out", "--keypoints", "found.npz", "--smooth", 6)
-    assert "smooth: 6 Hz must be above 0 and below half the frame rate" in message
+    assert "smooth: 6 Hz must be below half the frame rate" in message
     vis(tmp_path, "--video", film, "-o", "out", "--keypoints", "found.npz", "--max-gap", 1)
 
 
-def test_in_python():
+def test_in_python(tmp_path):
     poses = lift_video(SAMPLE, detector_options={"people": 1}, max_gap=0.2)
     (man, *_) = poses.people
     assert man.world.shape == (len(man.frames), 17, 3) and not isinstance(man.world, np.memmap)
     assert poses.fps == pytest.approx(30, 1e-3)
+    assert poses.warnings == ["more than 1 people are in view: the largest are followed"]
+    write_data(poses, VideoSource(SAMPLE), tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["warnings"] == poses.warnings
 
 
 def test_hundreds_of_people_do_not_need_hundreds_of_open_files(tmp_path):
@@ -226,6 +232,49 @@ def test_a_clip_shorter_than_a_window(tmp_path):
     vis(tmp_path, "--video", part(tmp_path / "short.mp4", 60, 72), "-o", "out")
     poses = read_npz(tmp_path / "out" / "poses.npz")
     assert len(poses.times) == 12 and poses.people
+
+
+def test_a_clip_of_one_frame(tmp_path):
+    vis(tmp_path, "--video", part(tmp_path / "one.mp4", 60, 61), "-o", "out")
+    poses = read_npz(tmp_path / "out" / "poses.npz")
+    assert len(poses.times) == 1 and [person.frames.tolist() for person in poses.people] == [[0], [0]]
+    height = np.ptp(poses.people[1].world[0, [3, 6, 10], 2])
+    assert 1.2 < height < 1.9  # m, of the woman
+    assert (tmp_path / "out" / "poses.gif").exists()
+
+
+@pytest.mark.parametrize(
+    "frames, message", [(1, "nobody is seen in its one frame"), (5, "for 0.067 s in any of its 5")]
+)
+def test_a_short_clip(tmp_path, frames, message):
+    poses = lift_video(part(tmp_path / "short.mp4", 60, 60 + frames), detector="fast")
+    assert [person.frames.tolist() for person in poses.people] == [[*range(frames)]] * 2
+    with pytest.raises(UserError, match=message):
+        lift_video(make_video(tmp_path / "nobody.mp4", frames), detector="fast")
+
+
+def test_a_video_that_is_turned(tmp_path, caplog):
+    """The warning says what mends it: then keypoints, which are where they were in the video, come out upright."""
+    motion = np.load(ROOT / "tests" / "data" / "footage_keypoints.npz")
+    first = motion["cam04_person"] == motion["cam04_person"][0]
+    upright, frame = motion["cam04_keypoints"][first][:20], np.arange(20)
+    upright[..., :2] /= 3
+    width, height = 360, 640
+    turned = np.stack([upright[..., 1], width - upright[..., 0], upright[..., 2]], axis=-1)  # a quarter anticlockwise
+    poses = {}
+    for name, keypoints, size in (("upright", upright, (width, height)), ("turned", turned, (height, width))):
+        make_video(tmp_path / f"{name}.mp4", 20, width=size[0], height=size[1])
+        np.savez(tmp_path / f"{name}.npz", keypoints=keypoints, frame=frame, person=[4] * 20, layout="h36m17")
+        poses[name] = lift_video(tmp_path / f"{name}.mp4", keypoints=tmp_path / f"{name}.npz")
+    warning = "most heads point to the left of the image: if the video is turned, pass --turn 90"
+    assert poses["upright"].warnings == [] and poses["turned"].warnings == [warning] and warning in caplog.text
+    options = "--keypoints", "turned.npz", "--turn", 90, "-o", "out"
+    result = vis(tmp_path, "--video", "turned.mp4", *options)
+    mended = read_npz(tmp_path / "out" / "poses.npz")
+    assert (mended.width, mended.height) == (width, height) and "most heads" not in result.stderr
+    for key in ("keypoints", "camera", "world"):
+        arrays = [getattr(found.people[0], key) for found in (poses["upright"], mended)]
+        np.testing.assert_allclose(*arrays, atol=1e-3)
 
 
 def test_a_truncated_video_gives_what_can_be_read_and_says_so(tmp_path):
@@ -276,10 +325,16 @@ def test_published_checkpoints_lift_too(sample, tmp_path):
         (("--video", "nobody.mp4"), "nobody.mp4: nobody is seen"),
         (("--video", "nobody.mp4", "--gpu", "first"), "--gpu: first: expected a number"),
         (("--video", "nobody.mp4", "--clip_len", "0"), "clip_len: 0: input should be greater than or equal to 1"),
-        (("--video", "nobody.mp4", "--smooth", "15"), "smooth: 15 Hz must be"),
+        (
+            ("--video", "nobody.mp4", "--smooth", "15"),
+            "smooth: 15 Hz must be below half the frame rate, 15 Hz; 0 for no smoothing",
+        ),
         (("--video", "nobody.mp4", "--max-gap", "-1"), "max_gap: -1.0: input should be greater"),
         (("--video", "nobody.mp4", "--detector", "yolo"), "invalid choice: 'yolo'"),
-        (("--video", "nobody.mp4", "-e", "text.mp4"), "text.mp4: is truncated or not a checkpoint"),
+        (
+            ("--video", "nobody.mp4", "-e", "text.mp4"),
+            "text.mp4: is truncated or not a checkpoint; a file that PyTorch wrote is needed, of tensors and plain",
+        ),
         (("--video", "nobody.mp4", "-e", "broken.safetensors"), "broken.safetensors: is truncated or not"),
         (("--video", "nobody.mp4", "--keypoints", "none.json"), "none.json: no such file"),
         (("--video", "nobody.mp4", "-o", "text.mp4/out"), "text.mp4/out: cannot be written"),
@@ -293,6 +348,7 @@ def test_published_checkpoints_lift_too(sample, tmp_path):
         (("--video", "nobody.mp4", "--keypoints", "a.npz", "--pose-model", "b"), "--keypoints: takes the place of"),
         (("--video", "nobody.mp4", "--max-gap", "nan"), "max_gap: nan: input should be a finite number"),
         (("--video", "nobody.mp4", "--focal-length", "3"), "--focal-length: unknown option"),
+        (("--video", "nobody.mp4", "--turn", "45"), "--turn: invalid choice: 45"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, arguments, message):

@@ -10,7 +10,7 @@ from lib.body.skeleton import flip
 from lib.data.clips import split_clips
 from lib.data.datasets.h36m import DataReaderH36M
 from lib.data.pickles import load_arrays
-from lib.data.store import Runs
+from lib.data.store import Sequences
 from lib.errors import UserError
 from lib.eval.h36m import evaluate_h36m, mpjpe, p_mpjpe
 
@@ -50,7 +50,7 @@ def read(tmp_path, dataset):
 def test_clip_indices_are_the_published_ones():
     with np.load(PARITY / "clips.npz") as published:
         np.random.seed(int(published["numpy_seed"]))
-        runs = Runs.of_rows(*[published["source"]] * 3)
+        runs = Sequences.of_frames(*[published["source"]] * 3)
         clips = split_clips(runs, int(published["n_frames"]), int(published["stride"]))
         np.testing.assert_array_equal(clips, published["clips"])
 
@@ -80,9 +80,9 @@ def test_denormalize_is_exactly_the_published_one(reader, expected):
     prediction[:, :, 0] = 0
     pixels = reader.denormalize(prediction)
     _, clips = reader.get_split_id()
-    sources = reader.rows("test", "source")[clips[:, 0]]
+    sources = reader.array("test", "source")[clips[:, 0]]
     excluded = np.char.startswith(sources, "s_09_act_05_subact_02")
-    factor = reader.rows("test", "2.5d_factor")[clips][:, :, None, None]
+    factor = reader.array("test", "2.5d_factor")[clips][:, :, None, None]
     factor[excluded] = 1
     assert 0 < excluded.sum() < len(clips)
     np.testing.assert_array_equal((pixels * factor).astype(np.float32), expected["denormalized"])
@@ -91,7 +91,7 @@ def test_denormalize_is_exactly_the_published_one(reader, expected):
 def test_denormalize_inverts_the_normalisation(reader):
     _, _, _, test_label = reader.get_sliced_data()
     _, clips = reader.get_split_id()
-    np.testing.assert_allclose(reader.denormalize(test_label), reader.rows("test", "joint3d_image")[clips], atol=1e-3)
+    np.testing.assert_allclose(reader.denormalize(test_label), reader.array("test", "joint3d_image")[clips], atol=1e-3)
     with pytest.raises(ValueError, match="^test_data: expected"):
         reader.denormalize(test_label[1:])
 
@@ -167,8 +167,8 @@ def test_confidence_may_be_missing_or_have_one_channel(tmp_path, dataset):
             lambda d: d["train"].update(action=d["train"]["action"][1:]),
             r"train\['action'\] has shape \(\d+,\), expected",
         ),
-        (lambda d: d["test"]["joint3d_image"].__setitem__((7, 3, 1), np.nan), r"is not finite in row 7"),
-        (lambda d: d["train"]["camera_name"].__setitem__(5, "999"), "has '999' in row 5, whose picture size"),
+        (lambda d: d["test"]["joint3d_image"].__setitem__((7, 3, 1), np.nan), r"is not finite in frame 7"),
+        (lambda d: d["train"]["camera_name"].__setitem__(5, "999"), "has '999' in frame 5, whose image size"),
         (lambda d: d["train"].update(confidence=np.full(640, "x")), "shape|expected numbers"),
         (lambda d: d["train"].update({"2.5d_factor": np.full(640, "x")}), "expected numbers"),
     ],

@@ -15,7 +15,7 @@ from lib.body.skeleton import FLIPPED, JOINTS, LEFT, RIGHT
 from lib.data.convert import mpi_inf_3dhp as mpi3dhp
 from lib.data.convert.mpi_inf_3dhp import Archive, NpzFiles, convert
 from lib.data.datasets.mpi_inf_3dhp import DataReader3DHP
-from lib.data.store import Runs, check_store, open_store, writing
+from lib.data.store import Sequences, check_store, open_store, writing
 from lib.errors import UserError
 from lib.eval.h36m import p_mpjpe
 from lib.eval.mpi_inf_3dhp import ACTIVITIES, JOINT_GROUPS, evaluate_3dhp
@@ -163,11 +163,11 @@ def store(layouts):
 def test_the_archive_is_converted(store, content):
     check_store(store.path)
     assert store.cameras == {"2048x2048": (2048, 2048), "1920x1080": (1920, 1080)}
-    train, test = store.parts["train"], store.parts["test"]
-    assert train.runs.source.tolist() == [f"{name} cam {camera}" for name in TRAIN for camera in CAMERAS]
-    assert set(train.runs.camera) == {"2048x2048"} and set(train.runs.action) == {""}
-    assert test.runs.source.tolist() == test.runs.action.tolist() == TEST
-    assert test.runs.camera.tolist() == ["2048x2048"] * 4 + ["1920x1080"] * 2
+    train, test = store.splits["train"], store.splits["test"]
+    assert train.sequences.source.tolist() == [f"{name} cam {camera}" for name in TRAIN for camera in CAMERAS]
+    assert set(train.sequences.camera) == {"2048x2048"} and set(train.sequences.action) == {""}
+    assert test.sequences.source.tolist() == test.sequences.action.tolist() == TEST
+    assert test.sequences.camera.tolist() == ["2048x2048"] * 4 + ["1920x1080"] * 2
     for which, key in enumerate(("joint_2d", "joint_3d")):
         expected = [project_order(poses[which], NAMES_28) for c in content["train"].values() for poses in c.values()]
         np.testing.assert_array_equal(train.arrays[key][:], np.concatenate(expected).astype(np.float32))
@@ -182,7 +182,7 @@ def test_the_archive_is_converted(store, content):
 
 
 def test_left_is_left(store):
-    x = store.parts["train"].arrays["joint_3d"][..., 0]
+    x = store.splits["train"].arrays["joint_3d"][..., 0]
     assert (x[:, LEFT] > 0).all() and (x[:, RIGHT] < 0).all()
     middle = [joint for joint, other in enumerate(FLIPPED) if joint == other]
     assert not x[:, middle].any()
@@ -193,11 +193,11 @@ def test_the_npz_files_give_the_same_store_but_for_labels(layouts, store):
     done = command(*npz_options(layouts / "npz"), "--out", target)
     assert done.returncode == 0, done.stderr
     made = open_store(target)
-    for name, part in made.parts.items():
+    for name, part in made.splits.items():
         for field in ("source", "camera", "action", "start"):
-            np.testing.assert_array_equal(getattr(part.runs, field), getattr(store.parts[name].runs, field))
+            np.testing.assert_array_equal(getattr(part.sequences, field), getattr(store.splits[name].sequences, field))
         for key in ("joint_2d", "joint_3d", "valid"):
-            np.testing.assert_array_equal(part.arrays[key][:], store.parts[name].arrays[key][:])
+            np.testing.assert_array_equal(part.arrays[key][:], store.splits[name].arrays[key][:])
         assert not part.arrays["activity"][:].any()
 
 
@@ -238,8 +238,8 @@ def test_a_root_that_is_no_folder_is_named(layouts, tmp_path, option):
 def test_only_the_first_frames_of_a_sequence_are_used(layouts, store, tmp_path, monkeypatch):
     monkeypatch.setitem(mpi3dhp.TRAIN_FRAMES, "S1 Seq1", 4)
     assert convert(Archive(layouts / "archive"), tmp_path / "short.store")
-    short, whole = (open_store(path).parts["train"] for path in (tmp_path / "short.store", store.path))
-    assert np.diff(short.runs.start)[:9].tolist() == [4] * 8 + [7]
+    short, whole = (open_store(path).splits["train"] for path in (tmp_path / "short.store", store.path))
+    assert np.diff(short.sequences.start)[:9].tolist() == [4] * 8 + [7]
     for key in ("joint_2d", "joint_3d"):
         np.testing.assert_array_equal(short.arrays[key][4:8], whole.arrays[key][6:10])
 
@@ -398,7 +398,7 @@ def test_a_bad_npz_file_ends_the_command_and_changes_nothing(layouts, tmp_path, 
     folder, target = tmp_path / "npz", tmp_path / "made.store"
     shutil.copytree(layouts / "npz", folder)
     with writing(target, {"made_by": mpi3dhp.MADE_BY}, {}) as writer:
-        writer.part("train", Runs.of_rows(["a"], ["b"], ["c"]))
+        writer.split("train", Sequences.of_frames(["a"], ["b"], ["c"]))
         writer.array("train", "x", "f4", (), [np.ones(1)])
     before = {path: path.read_bytes() for path in target.iterdir()}
     damage(folder)
@@ -492,7 +492,7 @@ def reader_of(store, n_frames=5, stride=2, **options):
 
 def test_keypoints_are_normalised_by_width_and_height(store):
     reader = reader_of(store)
-    pixels = store.parts["test"].arrays["joint_2d"][:].astype(np.float64)
+    pixels = store.splits["test"].arrays["joint_2d"][:].astype(np.float64)
     keypoints = reader.read_2d("test")
     assert keypoints.dtype == np.float32 and keypoints.shape == (57, 17, 3) and (keypoints[..., 2] == 1).all()
     for rows, width, height in ((slice(0, 34), 2048, 2048), (slice(34, 57), 1920, 1080)):
@@ -504,7 +504,7 @@ def test_keypoints_are_normalised_by_width_and_height(store):
 def test_poses_are_in_metres_and_not_root_relative(store):
     poses = reader_of(store).read_3d("train")
     assert poses.dtype == np.float32
-    np.testing.assert_allclose(poses, store.parts["train"].arrays["joint_3d"][:] / 1000, rtol=1e-6)
+    np.testing.assert_allclose(poses, store.splits["train"].arrays["joint_3d"][:] / 1000, rtol=1e-6)
     assert poses[:, 0].any()
 
 
@@ -515,11 +515,11 @@ def test_chosen_rows_are_rows_of_all(store, sample_stride):
     for read in (reader.read_2d, reader.read_3d):
         np.testing.assert_array_equal(read("test", rows), read("test")[rows])
     for key in ("source", "camera_name", "action", "valid", "activity"):
-        everything = reader.rows("test", key)
+        everything = reader.array("test", key)
         assert len(everything) == reader.count("test")
-        np.testing.assert_array_equal(reader.rows("test", key, rows), everything[rows])
+        np.testing.assert_array_equal(reader.array("test", key, rows), everything[rows])
     source = np.repeat(TEST, np.arange(7, 13))[::sample_stride]
-    np.testing.assert_array_equal(reader.rows("test", "source"), source)
+    np.testing.assert_array_equal(reader.array("test", "source"), source)
 
 
 def test_clips_stay_in_a_sequence_and_test_clips_hold_every_frame(store):
@@ -529,7 +529,7 @@ def test_clips_stay_in_a_sequence_and_test_clips_hold_every_frame(store):
     assert reader.get_split_id()[0] is train
     for split, clips in (("train", train), ("test", test)):
         assert (np.diff(clips) == 1).all()
-        sources = reader.rows(split, "source", clips)
+        sources = reader.array(split, "source", clips)
         assert (sources == sources[:, :1]).all()
     assert train[:3, 0].tolist() == [0, 6, 12]  # 6 frames each: one clip
     np.testing.assert_array_equal(np.unique(test), np.arange(57))
@@ -549,8 +549,8 @@ def test_middle_frame_clips_are_centred_on_valid_frames(store, n_frames):
     reader = reader_of(store)
     clips = reader.middle_frame_clips(n_frames)
     assert clips.shape[1] == n_frames
-    np.testing.assert_array_equal(clips[:, n_frames // 2], np.flatnonzero(reader.rows("test", "valid")))
-    sources = reader.rows("test", "source", clips)
+    np.testing.assert_array_equal(clips[:, n_frames // 2], np.flatnonzero(reader.array("test", "valid")))
+    sources = reader.array("test", "source", clips)
     assert (sources == sources[:, n_frames // 2, None]).all()
     if n_frames == 5:
         assert clips[0].tolist() == [0, 0, 0, 1, 2]
@@ -560,7 +560,7 @@ def test_middle_frame_clips_are_centred_on_valid_frames(store, n_frames):
 
 def test_other_stores_are_refused(tmp_path):
     with writing(tmp_path / "other.store", {"made_by": "a test"}, {}) as writer:
-        writer.part("train", Runs.of_rows(["a"], ["b"], ["c"]))
+        writer.split("train", Sequences.of_frames(["a"], ["b"], ["c"]))
         writer.array("train", "x", "f4", (), [np.ones(1)])
     with pytest.raises(UserError, match="other.store: 'train' lacks 'joint_2d'.* not a store of MPI-INF-3DHP"):
         DataReader3DHP(5, 2, tmp_path, "other.store")

@@ -119,9 +119,12 @@ def run(folder, *arguments, code=0):
 
 
 def joints_of(store):
-    part = open_store(store).parts["train"]
+    part = open_store(store).splits["train"]
     rows = part.arrays["joints"][:]
-    return {name: rows[a:b] for name, a, b in zip(part.runs.source.tolist(), part.runs.start, part.runs.start[1:])}
+    return {
+        name: rows[a:b]
+        for name, a, b in zip(part.sequences.source.tolist(), part.sequences.start, part.sequences.start[1:])
+    }
 
 
 def test_regressed_joints_are_those_of_the_posed_mesh(files):
@@ -156,8 +159,8 @@ def test_without_a_regressor_the_skeleton_gives_the_joints(files):
             ("pelvis", (at["left_hip"] + at["right_hip"]) / 2),
             ("left knee", at["left_knee"]),
             ("right wrist", at["right_wrist"]),
-            ("thorax", at["neck"]),
-            ("spine", (at["left_hip"] + at["right_hip"]) / 4 + at["neck"] / 2),
+            ("thorax", (at["left_shoulder"] + at["right_shoulder"]) / 2),
+            ("spine", sum(at[name] for name in ("left_hip", "right_hip", "left_shoulder", "right_shoulder")) / 4),
             ("nose", vertices[332]),
             ("head top", vertices[412]),
         ):
@@ -285,7 +288,7 @@ def test_objects_and_pickles_are_not_loaded(files, tmp_path):
     assert refusal(*command, "--regressor", regressor) == f"error: {regressor}: {expected} a .npy file of numbers"
     path.write_bytes(pickle.dumps(objects))
     line = refusal(*command)
-    assert f"error: {path}: is truncated, or not an .npz file of plain arrays (pickles are not loaded); " in line
+    assert f"error: {path}: is truncated or not an .npz file of plain arrays (pickles are not loaded); " in line
     assert not (tmp_path / "trap").exists()
 
 
@@ -338,12 +341,14 @@ def test_wrong_models_are_one_line(tmp_path, change, message):
 def test_a_regressor_of_another_mesh_and_a_wrong_table_are_named(files, tmp_path):
     folder, _, _, _ = files
     np.save(tmp_path / "r.npy", np.zeros((17, 6890)))
-    (tmp_path / "t.yaml").write_text(amass.TABLE.read_text().replace("thorax: neck", "thorax: nek"))
+    (tmp_path / "t.yaml").write_text(
+        amass.TABLE.read_text().replace("spine:", "").replace("nose: nose_vertex", "nose: nek")
+    )
     for arguments, message in (
         ({"regressor": tmp_path / "r.npy"}, "'regressor' has shape (17, 6890), expected (17, 420)"),
         (
             {"table": tmp_path / "t.yaml"},
-            "t.yaml: joint 'thorax': the skeleton has no point 'nek' (did you mean 'neck'?)",
+            "t.yaml: joint 'nose': the skeleton has no point 'nek' (did you mean 'neck'?)",
         ),
     ):
         with pytest.raises(UserError) as error:
@@ -354,7 +359,7 @@ def test_a_regressor_of_another_mesh_and_a_wrong_table_are_named(files, tmp_path
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda r: r * 100, "row 0 adds up to 100, expected 1"),
+        (lambda r: r * 100, "row 0 sums to 100, expected 1"),
         (lambda r: np.where(np.arange(17)[:, None] == 5, np.nan, r), "'regressor' is not finite in row 5"),
         (lambda r: r[list(FLIPPED)], "(left and right legs are swapped); expected pelvis, right hip, right knee"),
     ],

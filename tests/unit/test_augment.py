@@ -9,6 +9,7 @@ import torch
 import yaml
 from conftest import ROOT
 
+from lib.body.layouts import LAYOUTS, to_h36m
 from lib.body.skeleton import JOINTS
 from lib.config import Config
 from lib.data.datasets.instavariety import InstaVarietyClips
@@ -124,7 +125,7 @@ def errors(config, clips, detected=False):
     "change, message",
     [
         ({"key_spacing": 0}, "key_spacing: input should be greater than 0"),
-        ({"key_spaceing": 3}, "key_spaceing: extra inputs are not permitted"),
+        ({"key_spaceing": 3}, "key_spaceing: unknown key (did you mean 'key_spacing'?)"),
         ({"joint": {"gaussian": 2}}, "gaussian: input should be less than or equal to 1"),
         ({"joint": {"std": [0.1]}}, "std"),
         ({"joints": {}}, "joints: joint 'pelvis' is missing"),
@@ -193,14 +194,26 @@ def test_posetrack_clips(tmp_path):
         ("pelvis", scaled("left_hip", "right_hip")),
         ("right ankle", scaled("right_ankle")),
         ("left elbow", scaled("left_elbow")),
-        ("thorax", scaled("head_bottom")),
-        ("spine", (scaled("left_hip", "right_hip") + scaled("head_bottom")) / 2),
+        ("thorax", scaled("left_shoulder", "right_shoulder")),
+        ("spine", scaled("left_hip", "right_hip", "left_shoulder", "right_shoulder")),
         ("nose", scaled("nose")),
         ("head top", scaled("head_top")),
         ("left wrist", np.zeros((30, 2))),
     ):
         np.testing.assert_allclose(clip[:, JOINTS.index(joint), :2], value, atol=1e-6, err_msg=joint)
     assert set(clip[:, JOINTS.index("left wrist"), 2]) == {0} and clip[..., 2].sum() == 30 * 16
+
+
+def test_posetrack_trains_on_the_trunk_that_inference_sees():
+    """The same person annotated by PoseTrack18 and found by a COCO detector has the same trunk and limbs."""
+    track = person(np.random.default_rng(2), 30)
+    coco = [KEYPOINTS.index(joint.replace(" ", "_")) for joint in LAYOUTS["coco17"] if "eye" not in joint]
+    found = np.ones((30, 17, 3))
+    found[:, [0, *range(3, 17)]] = track[:, coco]
+    clip, seen = track_clip(track, 30), to_h36m(found, "coco17")
+    shared = [joint for joint in range(17) if JOINTS[joint] != "head top"]
+    middle, size = (track[..., :2].min((0, 1)) + track[..., :2].max((0, 1))) / 2, np.ptp(track[..., :2], (0, 1)).max()
+    np.testing.assert_allclose(clip[:, shared, :2] * size / 2 + middle, seen[:, shared, :2], atol=1e-3)
 
 
 def test_posetrack_keypoints_are_taken_by_name(tmp_path):
@@ -283,11 +296,11 @@ def test_instavariety_clips(tmp_path):
         (lambda f: (f / "id_all.npy").unlink(), "id_all.npy: no such file"),
         (lambda f: np.save(f / "id_all.npy", np.zeros(5)), "id_all.npy: has shape (5,), expected (100,)"),
         (lambda f: np.save(f / "motion_all.npy", np.zeros((100, 16, 3))), "has shape (100, 16, 3), expected (n, 17, 3)"),
-        (lambda f: np.save(f / "motion_all.npy", np.full((100, 17, 3), np.nan)), "is not finite or beyond 10000 in row 0"),
-        (lambda f: np.save(f / "motion_all.npy", np.r_[np.zeros((7, 17, 3)), np.full((93, 17, 3), 2e4)]), "in row 7; copy"),
+        (lambda f: np.save(f / "motion_all.npy", np.full((100, 17, 3), np.nan)), "is not finite or beyond 10000 in frame 0"),
+        (lambda f: np.save(f / "motion_all.npy", np.r_[np.zeros((7, 17, 3)), np.full((93, 17, 3), 2e4)]), "in frame 7; copy"),
         (lambda f: np.save(f / "motion_all.npy", np.zeros((100, 17, 3))), "first pelvis has confidence; set a lower maxlen"),
         (lambda f: (f / "motion_all.npy").write_bytes(b"?" * 500), "of numbers (pickles are not loaded); copy it again"),
-        (lambda f: np.save(f / "id_all.npy", np.array([{}] * 100)), "id_all.npy: is truncated or not a .npy file"),
+        (lambda f: np.save(f / "id_all.npy", np.array([{}] * 100)), "id_all.npy: holds Python objects, which are not loaded"),
         (lambda f: np.save(f / "id_all.npy", np.array(["a"] * 100)), "id_all.npy: holds <U1"),
         (
             lambda f: (f / "motion_all.npy").write_bytes((f / "motion_all.npy").read_bytes()[:3000]),

@@ -204,7 +204,7 @@ def test_walks_visit_positions_in_the_order_of_flatten(order):
     frames, joints = 3, 17
     grid = torch.arange(frames * joints).view(frames, joints)
     for direction in SCAN_ORDERS[order]:
-        start, inner, outer_step, inner_step = direction.walk(frames, joints)
+        start, inner, outer_step, inner_step = direction.path(frames, joints)
         walked = [start + t // inner * outer_step + t % inner * inner_step for t in range(frames * joints)]
         assert walked == direction.flatten(grid).tolist()
         assert torch.equal(direction.unflatten(direction.flatten(grid), frames, joints), grid)

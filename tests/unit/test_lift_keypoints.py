@@ -121,14 +121,49 @@ def test_bad_arguments(woman, tmp_path):
     refused("joints: unknown 'coco' (did you mean 'coco17'?); there are coco17", keypoints, joints="coco")
     refused("joints: unknown ['coco17']", keypoints, joints=["coco17"])
     refused("size: 640: expected the width and height", keypoints, 640)
-    for wrong in (0, -1, np.nan, np.inf, "wide", None, [1, 2], torch.ones(2)):
-        refused(f"size: {wrong!r}: expected a number above 0", keypoints, (wrong, 1920))
-        refused(f"fps: {wrong!r}: expected a number above 0", keypoints, fps=wrong)
+    refused("joints: unknown 'COCO17' (did you mean 'coco17'?); there are coco17, halpe26", keypoints, joints="COCO17")
+    refused("size: 0: expected a number of 1 to 1e+06", keypoints, (0, 0))
+    numbers = 0, -1, 1e-9, 1e12, np.nan, np.inf, True, np.True_, 30 + 0j
+    for wrong in (*numbers, "wide", "30", None, [1, 2], torch.ones(2)):
+        refused(f"size: {wrong!r}: expected a number of 1 to", keypoints, (wrong, 1920))
+        refused(f"fps: {wrong!r}: expected a number of 0.1 to 10000", keypoints, fps=wrong)
         if wrong is not None:
-            refused(f"focal: {wrong!r}: expected a number above 0", keypoints, focal=wrong)
+            refused(f"focal: {wrong!r}: expected a number of 1 to", keypoints, focal=wrong)
     refused(f"{tmp_path / 'none.bin'}: no such file", keypoints, weights=tmp_path / "none.bin")
     (tmp_path / "text.safetensors").write_text("text")
     refused(f"{tmp_path / 'text.safetensors'}: is truncated or not", keypoints, weights=tmp_path / "text.safetensors")
+
+
+def test_keypoints_that_are_no_pixels_or_no_numbers(woman):
+    keypoints = woman[0]
+    normalised = keypoints / (*SIZE, 1)
+    refused("keypoints: all coordinates are within 0.", normalised)
+    refused("keypoints: all coordinates are within 0.", normalised[..., :2])
+    refused("keypoints: all coordinates are within 1,", normalised * (2, 2, 1) * 0 - (1, 0.5, -1))
+    normalised[0, 5, :2] = 500, 900
+    assert np.isfinite(lift_keypoints(normalised, SIZE)).all()
+    refused("keypoints: a confidence is 95; 0 to 1 is needed", np.where([False, False, True], 95, keypoints))
+    refused("keypoints: are no array of numbers, frames x 17 joints x 3 (their type is bool)", keypoints > 0)
+    for wrong in (keypoints + 0j, keypoints.astype(str), torch.tensor(keypoints + 0j).conj(), torch.ones(1, 17, 3) > 0):
+        refused("keypoints: are no array of numbers", wrong)
+
+
+def test_someone_on_their_side_is_told(woman, caplog):
+    x, y, confidence = np.moveaxis(woman[0], -1, 0)
+    lift_keypoints(np.stack([1920 - y, x, confidence], -1), SIZE[::-1], 60)
+    (record,) = caplog.records
+    assert record.getMessage().endswith(
+        "points to the right of the image: if that is turned, turn it 270 degrees clockwise"
+    )
+
+
+def test_what_is_masked_is_not_seen(woman):
+    keypoints = woman[0].copy()
+    masked = np.ma.masked_array(keypoints.copy(), np.zeros(keypoints.shape, bool))
+    masked[7:9, 4, 0] = np.ma.masked
+    masked.data[7:9, 4] = 1e4
+    keypoints[7:9, 4, 2] = 0
+    np.testing.assert_array_equal(lift_keypoints(masked, SIZE, 60), lift_keypoints(keypoints, SIZE, 60))
 
 
 def test_strays_in_a_file_of_keypoints(tmp_path, caplog):

@@ -201,7 +201,7 @@ def command(*arguments, **options):
 
 
 def joints_of(folder, part="train"):
-    return store.open_store(folder).parts[part].arrays["joints"][:]
+    return store.open_store(folder).splits[part].arrays["joints"][:]
 
 
 @pytest.fixture(scope="module")
@@ -234,10 +234,12 @@ def test_asf_amc_become_a_store(tree, poses, tmp_path):
     made = store.open_store(out)
     store.check_store(out)
     assert [p.name for p in out.parent.iterdir()] == ["cmu.store"]
-    runs = made.parts["train"].runs
+    runs = made.splits["train"].sequences
     assert (list(runs.source), list(runs.action), list(runs.camera)) == (["05_01", "05_02"], ["walking", ""], ["", ""])
     assert list(runs.start) == [0, 5, 7]
-    assert list(made.parts["test"].runs.source) == ["06_01"] and list(made.parts["test"].runs.action) == ["running"]
+    assert list(made.splits["test"].sequences.source) == ["06_01"] and list(made.splits["test"].sequences.action) == [
+        "running"
+    ]
     assert joints_of(out).dtype == np.float32
     for part, names in (("train", ("05_01", "05_02")), ("test", ("06_01",))):
         expected = np.concatenate([slow_joints(poses[name][::2]) for name in names])  # 120 Hz -> 60 Hz
@@ -398,7 +400,7 @@ def test_bad_acclaim_is_one_line_and_leaves_nothing(spoil, message, poses, tmp_p
         (lambda s: s.replace("JOINT LeftUpLeg\n{", "JOINT LeftUpLeg\n{\nCHANNELS 1 Xrotation", 1), "channels are given twice"),
         (lambda s: s.replace("}\nMOTION", "MOTION"), "the hierarchy is not complete"),
         (lambda s: s.rstrip().rsplit(" ", 1)[0] + " nan\n", "'nan' is not a finite number"),
-        (lambda s: s.replace("JOINT LeftArm", "JOINT LeftArms"), "joint 'thorax': the skeleton has no point 'LeftArm' (did you mean 'LeftArms'?)"),
+        (lambda s: s.replace("JOINT LeftArm", "JOINT LeftArms"), "joint 'nose': the skeleton has no point 'LeftArm' (did you mean 'LeftArms'?)"),
     ],
 )  # fmt: skip
 def test_bad_bvh_is_one_line_and_leaves_nothing(change, message, poses, tmp_path):
@@ -453,10 +455,10 @@ def test_the_command_ends_with_one_line_and_code_2(kind, poses, tmp_path):
         ("right knee:", "right kne:", "unknown joint 'right kne' (did you mean 'right knee'?)"),
         ("  right knee: rfemur.end\n", "", "joint 'right knee' is missing"),
         ("up: y", "up: w", "up: input should be 'y' or 'z'"),
-        ("fps: 120", "fsp: 120", "unknown key 'fsp' (did you mean 'fps'?)"),
-        ("fps: 120", "", "does not say its frame rate"),
-        ("{lfemur: 0.5, rfemur: 0.5}", "{lfemur: 0.5, rfemur: 0.6}", "pelvis: the weights add up to 1.1"),
-        ("{lfemur: 0.5, rfemur: 0.5}", "[lfemur, rfemur]", "joints: pelvis: expected a point, weights of points"),
+        ("fps: 120", "fsp: 120", "fsp: unknown key (did you mean 'fps'?)"),
+        ("fps: 120", "", "does not state its frame rate"),
+        ("{head: -0.3, head.end: 1.3}", "{head: -0.3, head.end: 1.4}", "head top: the weights sum to 1.1"),
+        ("{head: -0.3, head.end: 1.3}", "[head, head.end]", "joints: head top: expected a point, weights of points"),
         ("up: y", "up: [y", "is not YAML"),
         ("up: y", "up: y\nup: z", "is not YAML (key 'up' is given twice)"),
     ],
@@ -552,7 +554,7 @@ def test_skip_bad_says_which(poses, tmp_path):
     assert result.returncode == 0, result.stderr
     assert f"skipped {folder / '05_02.amc'}: line 3:" in result.stderr
     assert result.stdout.endswith("1 clips, 5 frames at 60 fps, 1 skipped\n")
-    assert list(store.open_store(tmp_path / "o.store").parts) == ["train"]
+    assert list(store.open_store(tmp_path / "o.store").splits) == ["train"]
     (folder / "05_01.amc").write_text("")
     result = command(folder, "--out", tmp_path / "p.store", "--skip-bad")
     assert result.returncode == 2 and "none of its 2 clips can be read" in result.stderr

@@ -20,7 +20,7 @@ from lib.data.datasets.h36m import MADE_BY, DataReaderH36M
 from lib.data.loader import Loader
 from lib.data.pickles import load_arrays
 from lib.data.store import check_store, open_store, writing
-from lib.data.training_clips import RowClips
+from lib.data.training_clips import FrameClips
 from lib.errors import UserError
 from lib.eval.h36m import evaluate_h36m
 from lib.files import atomic_path, only_one
@@ -73,7 +73,7 @@ def test_a_store_gives_the_clips_and_scores_of_its_pickle(folder, store, stride)
     for split in ("train", "test"):
         for key in ("source", "action", "camera_name", "2.5d_factor"):
             np.testing.assert_array_equal(
-                pickled.rows(split, key), read(folder, "apart.store", stride).rows(split, key)
+                pickled.array(split, key), read(folder, "apart.store", stride).array(split, key)
             )
     store.parent.joinpath("apart.store").rename(store)
     for a, b in zip(stored.get_split_id(), pickled.get_split_id()):
@@ -249,11 +249,11 @@ def test_an_input_that_cannot_be_read_while_a_store_is_written_is_named(folder):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda d: d["test"]["joint3d_image"].__setitem__((7, 3, 1), np.nan), r"test\['joint3d_image'\] is not finite in row 7"),
-        (lambda d: d["train"]["camera_name"].__setitem__(5, "999"), r"train\['camera_name'\] has '999' in row 5"),
+        (lambda d: d["test"]["joint3d_image"].__setitem__((7, 3, 1), np.nan), r"test\['joint3d_image'\] is not finite in frame 7"),
+        (lambda d: d["train"]["camera_name"].__setitem__(5, "999"), r"train\['camera_name'\] has '999' in frame 5"),
         (lambda d: d["train"].pop("source"), "'train' lacks 'source'"),
         (lambda d: d["train"].update({key: rows[:0] for key, rows in d["train"].items()}), "'train' has no rows"),
-        (lambda d: d["test"]["source"].__setitem__(9, ""), r"test\['source'\] is empty in row 9"),
+        (lambda d: d["test"]["source"].__setitem__(9, ""), r"test\['source'\] is empty in frame 9"),
         (lambda d: d["train"].update(joint_2d=Trap("/tmp/never-made-by-a-pickle")), "refused: only NumPy arrays"),
         (lambda d: d["train"].update(joint_2d=d["train"]["joint_2d"][:5]), r"train\['joint_2d'\] has shape \(5, 17, 2\)"),
     ],
@@ -338,7 +338,7 @@ def test_clips_that_are_being_written_are_left_alone(folder, store):
 
 def test_threads_do_not_change_the_batches(folder, store):
     reader = read(folder)
-    dataset = RowClips(reader, reader.get_split_id()[0])
+    dataset = FrameClips(reader, reader.get_split_id()[0])
     seen = []
     for workers in (0, 1, 4):
         torch.manual_seed(0)
@@ -356,7 +356,7 @@ def test_an_abandoned_epoch_leaves_no_thread(folder, store):
 
     reader = read(folder)
     before = threading.active_count()
-    for _ in Loader(RowClips(reader, reader.get_split_id()[0]), 2, workers=4):
+    for _ in Loader(FrameClips(reader, reader.get_split_id()[0]), 2, workers=4):
         break
     assert threading.active_count() == before
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from lib.body.camera import project
 from lib.body.skeleton import LEFT, LIMBS, RIGHT
 from lib.data.motion_files import read_motion_files
 from lib.data.synthetic.body import COEFFICIENTS, SEGMENTS, Body
-from lib.data.synthetic.render import NOTHING, project, render
+from lib.data.synthetic.render import NOTHING, render
 from lib.data.synthetic.sequences import HIDDEN, OUTSIDE, SEEN, Stage
 from lib.errors import UserError
 
@@ -70,12 +71,12 @@ def test_what_is_drawn_is_where_the_joints_are(body, motion):
     assert (background == 0.25).all()  # it is not drawn into
     person = drawn.segments != NOTHING
     assert np.array_equal(person, drawn.depth < 50) and (drawn.image[~person] == 0.25).all()
-    places = project(vertices, FOCAL, SIZE)
+    places = project(vertices, FOCAL, np.array(SIZE) / 2)
     lines, columns = np.nonzero(person)
     np.testing.assert_allclose(places.min(0), [columns.min(), lines.min()], atol=1.5)
     np.testing.assert_allclose(places.max(0), [columns.max() + 1, lines.max() + 1], atol=1.5)
     for joint in (1, 2, 4, 5, 7, 8, 9):
-        x, y = project(joints[joint], FOCAL, SIZE).astype(int)
+        x, y = project(joints[joint], FOCAL, np.array(SIZE) / 2).astype(int)
         assert person[y, x] and -0.3 < drawn.depth[y, x] - joints[joint, 2] < 0.05
 
 
@@ -84,7 +85,9 @@ def test_sequences_follow_from_the_seed_and_move_little_from_frame_to_frame(sequ
     assert np.array_equal(sequence.keypoints, again.keypoints)
     assert all(np.array_equal(a, b) for a, b in zip(sequence.images, again.images))
     height, width = sequence.images[0].shape[:2]
-    np.testing.assert_allclose(project(sequence.joints, sequence.focal, (width, height)), sequence.keypoints, atol=1e-3)
+    np.testing.assert_allclose(
+        project(sequence.joints, sequence.focal, np.array([width, height]) / 2), sequence.keypoints, atol=1e-3
+    )
     inside = ((sequence.keypoints >= 0) & (sequence.keypoints < [width, height])).all(-1)
     assert np.array_equal(sequence.visible == OUTSIDE, ~inside)
     assert set(np.unique(sequence.visible)) <= {SEEN, HIDDEN, OUTSIDE} and (sequence.visible == SEEN).mean() > 0.3
@@ -106,5 +109,5 @@ def test_a_frame_shows_nothing_of_the_one_before(body, motion):
 def test_a_damaged_body_is_refused(tmp_path):
     path = tmp_path / "body.npz"
     path.write_bytes(b"PK\x03\x04 no body")
-    with pytest.raises(UserError, match="body.npz: is no body"):
+    with pytest.raises(UserError, match="body.npz: is truncated or not an .npz file .*; restore it with: git checkout"):
         Body(path)

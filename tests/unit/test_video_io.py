@@ -107,6 +107,16 @@ def test_a_phones_video_comes_upright(tmp_path, turned):
     assert pictures[0].shape == upright.shape and np.percentile(error, 80) < 12
 
 
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_video_is_turned_clockwise_when_asked(tmp_path, turn):
+    expected = np.rot90(picture(), -turn // 90)
+    source = VideoSource(make_video(tmp_path / "a.mp4", 3), turn=turn)
+    assert (source.height, source.width) == expected.shape[:2]
+    found = read(source)[2][0]
+    assert found.shape == expected.shape and found.flags.c_contiguous
+    assert np.percentile(np.abs(found.astype(int) - expected), 80) < 12
+
+
 def test_a_variable_frame_rate_is_kept_and_times_ascend(tmp_path):
     times = np.cumsum(np.random.default_rng(0).integers(5, 90, 50)) / 600
     numbers, read_times, _ = read(VideoSource(make_video(tmp_path / "phone.mp4", 50, times)))

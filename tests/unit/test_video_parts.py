@@ -18,6 +18,7 @@ from lib.video.export.quality import quality
 from lib.video.lift.lifter import Lifter
 from lib.video.lift.placement import roots, steady
 from lib.video.lift.smoothing import check_cutoff, smooth
+from lib.video.lift.turned import where_heads_point
 from lib.video.lift.world import settle
 from lib.video.poses import Person
 from lib.video.track.detections import Detections
@@ -288,6 +289,21 @@ def test_a_filter_takes_jitter_out_and_delays_nothing(walk, cutoff):
         check_cutoff(15.0, FPS)
 
 
+def bodies(*directions):
+    """Keypoints (n, 17, 3) of people whose bodies point to directions in the image, degrees clockwise from up."""
+    angles, keypoints = np.radians(directions), np.zeros((len(directions), 17, 3))
+    keypoints[:, 8, 0], keypoints[:, 8, 1] = 50 * np.sin(angles), -50 * np.cos(angles)
+    return keypoints
+
+
+def test_where_heads_point():
+    for side, angle, turn in (("right", 90, 270), ("bottom", 180, 180), ("left", 270, 90)):
+        assert where_heads_point([bodies(angle - 25, angle), bodies(angle + 25, angle, 0)]) == (side, turn)
+        assert where_heads_point([bodies(angle, angle, angle, 0)]) is None  # someone falls, or stands on their hands
+        assert where_heads_point([bodies(angle + 44)]) is None
+    assert where_heads_point([bodies(0, 20)]) is None and where_heads_point([np.zeros((2, 17, 3))]) is None
+
+
 def test_quality_of_a_ball_that_falls():
     fall = -0.5 * 9.81 * (np.arange(60) / FPS)[:, None, None] ** 2 * np.array([0.0, 1, 0])
     joints = np.tile(fall, (1, 17, 1)) + np.arange(17)[None, :, None]
@@ -304,10 +320,13 @@ def test_detections_go_on_where_they_were_saved(tmp_path):
         whole.add(number / FPS, found, *tracker.update(found, WHITE, number / FPS))
         parts.add(number / FPS, found, *first.update(found, WHITE, number / FPS))
         if number == 24:
+            parts.warn(["a crowd"])
             parts.save()
     parts.close()  # as if killed: frames 25 to 39 do not count
     again = Detections(tmp_path / "parts", ["a"])
-    assert again.frames == 25 and not again.complete
+    assert again.frames == 25 and not again.complete and again.warnings == ["a crowd"]
+    again.warn(["a crowd", "a mirror"])
+    assert again.warnings == ["a crowd", "a mirror"]
     again.open()
     second = Tracker(FPS, again.tracks, again.sources)
     for number in range(25, 40):

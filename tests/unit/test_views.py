@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from lib.body.normalize import crop, towards
-from lib.body.skeleton import LIMBS
+from lib.body.camera import look_at_rotation
+from lib.body.normalize import normalize_person
+from lib.body.skeleton import limb_vectors
 from lib.config import load_config
 from lib.data.datasets import open_dataset
-from lib.data.synthetic.random_views import STANDARD_SIZE, Motion, Views
+from lib.data.synthetic.random_views import STANDARD_SIZE, Motion, ViewSampler
 from lib.errors import UserError
 from lib.model.opening import Opened
 from lib.task.lifting import Lifting
@@ -25,11 +26,10 @@ def reader():
 
 def draw(reader, seed, count=64):
     torch.manual_seed(seed)
-    shots = reader.shots[torch.randint(len(reader.shots), (count,))]
-    return reader.views(shots)
+    return reader.views(reader.intervals[torch.randint(len(reader.intervals), (count,))])
 
 
-def test_views_are_drawn_anew_and_follow_from_the_seed(reader):
+def test_views_are_random_and_follow_from_the_seed(reader):
     (x, y), (again, _), (other, _) = draw(reader, 1), draw(reader, 1), draw(reader, 2)
     assert x.shape == y.shape == (64, reader.n_frames, 17, 3)
     assert torch.equal(x, again) and not torch.equal(x, other)
@@ -38,8 +38,7 @@ def test_views_are_drawn_anew_and_follow_from_the_seed(reader):
 
 def test_targets_are_root_relative_and_of_standard_size(reader):
     _, y = draw(reader, 3)
-    parent, child = map(list, zip(*LIMBS))
-    size = (y[:, :, child] - y[:, :, parent]).norm(dim=-1).sum(-1).mean(1)
+    size = limb_vectors(y).norm(dim=-1).sum(-1).mean(1)
     assert y[:, :, 0].abs().max() == 0
     np.testing.assert_allclose(size, STANDARD_SIZE, rtol=1e-4)
 
@@ -52,7 +51,7 @@ def test_a_joint_without_confidence_has_no_place(reader):
 
 
 def test_left_stays_left(reader):
-    """Right-handed axes all along: a person who faces the camera has their left hip at the picture's right."""
+    """Right-handed axes all along: a person who faces the camera has their left hip at the image's right."""
     x, y = draw(reader, 5, 512)
     facing = (y[..., 9, 2] - y[..., 8, 2] < -0.08) & (x[..., [1, 4], 2] > 0.6).all(-1)
     assert facing.sum() > 100
@@ -92,11 +91,13 @@ def test_a_perfect_network_gives_back_the_places_in_the_image(reader):
     detector, width, height = Perfect(), 1920, 1080
     config = load_config(CONFIG, ["flip=False"])
     torch.manual_seed(6)
-    views = Views(reader.views.motion, reader.n_frames, detector)
-    x, y = views(reader.shots[torch.randint(len(reader.shots), (8,))])
+    views = ViewSampler(reader.views.motion, reader.n_frames, detector)
+    x, y = views(reader.intervals[torch.randint(len(reader.intervals), (8,))])
     for places, seen, pose, focal in zip(detector.places, x, y, detector.focal):
         scale = 1000  # px in a unit of the detector's
-        keypoints = torch.cat([places * scale + torch.tensor([width / 2, height / 2]), torch.ones(len(places), 17, 1)], -1)
+        keypoints = torch.cat(
+            [places * scale + torch.tensor([width / 2, height / 2]), torch.ones(len(places), 17, 1)], -1
+        )
         keypoints, focal, camera = keypoints.numpy(), float(focal) * scale, np.empty((len(places), 17, 3), np.float32)
         lifter = Lifter(Opened(Known(seen, pose), config, None), torch.device("cpu"), len(places), "person")
         lifter.lift(keypoints, camera, width, height, focal, fps=30)
@@ -105,30 +106,44 @@ def test_a_perfect_network_gives_back_the_places_in_the_image(reader):
         np.testing.assert_allclose(projected, keypoints[..., :2], atol=0.3)
 
 
-def test_crop_does_not_depend_on_place_and_size():
+def test_normalisation_does_not_depend_on_place_and_size():
     torch.manual_seed(0)
     keypoints = torch.cat([torch.randn(2, 40, 17, 2) * 50 + 300, torch.rand(2, 40, 17, 1)], dim=-1)
     moved = keypoints.clone()
     moved[..., :2] = moved[..., :2] * 3 - 200
-    (a, centre, size), (b, centre_b, size_b) = crop(keypoints), crop(moved)
+    (a, centre, size), (b, centre_b, size_b) = normalize_person(keypoints), normalize_person(moved)
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(centre * 3 - 200, centre_b, atol=1e-2, rtol=1e-4)
     torch.testing.assert_close(size * 3, size_b, atol=1e-2, rtol=1e-4)
 
 
-def test_towards_looks_at_the_centre_without_rolling():
-    turn = towards(torch.tensor([[0.3, -0.2]]), 1.0)[0]
-    ahead = torch.nn.functional.normalize(torch.tensor([0.3, -0.2, 1.0]), dim=0)
-    torch.testing.assert_close(turn @ ahead, torch.tensor([0.0, 0, 1]), atol=1e-6, rtol=0)
+def test_look_at_rotation_looks_at_the_centre_without_rolling():
+    turn = look_at_rotation(torch.tensor([[0.3, -0.2]]), 1.0)[0]
+    forward = torch.nn.functional.normalize(torch.tensor([0.3, -0.2, 1.0]), dim=0)
+    torch.testing.assert_close(turn @ forward, torch.tensor([0.0, 0, 1]), atol=1e-6, rtol=0)
     torch.testing.assert_close(turn @ turn.T, torch.eye(3), atol=1e-6, rtol=0)
     assert turn[0, 1] == 0 and torch.linalg.det(turn) > 0
 
 
-def test_shots_stay_in_their_clip():
+def test_intervals_stay_in_their_sequence():
     motion = Motion(torch.zeros(300, 17, 3), [0, 100, 110, 300])
-    shots = motion.shots(27, 10)
-    assert len(shots) and ((shots[:, 0] < 100) == (shots[:, 1] < 100)).all()
-    assert not ((shots[:, 0] >= 100) & (shots[:, 0] < 110)).any()
+    first, last = motion.intervals(27, 10).unbind(1)
+    assert len(first) and ((first < 100) == (last < 100)).all()
+    assert not ((first >= 100) & (first < 110)).any()
+
+
+def test_half_of_the_clips_are_mirrored(reader):
+    """Of a person who stands still but for the left hand, the right hand moves in about half of the clips."""
+    joints = reader.views.motion.joints[:1].repeat(200, 1, 1)
+    joints[:, 13, 2] += 0.3 * torch.linspace(0, 30, 200).sin()
+    views = ViewSampler(Motion(joints, [0, 200]), 9)
+    torch.manual_seed(0)
+    _, y = views(torch.tensor([[0, 40]]).repeat(256, 1))
+    _, plain = views(torch.tensor([[0, 40]]).repeat(256, 1), plain=True)
+    for target, low, high in ((y, 0.35, 0.65), (plain, 0, 0)):
+        length = limb_vectors(target)[:, :, [12, 15]]  # forearms, left and right
+        left, right = torch.nn.functional.normalize(length, dim=-1).diff(dim=1).norm(dim=-1).sum(1).unbind(1)
+        assert low <= (right > left).float().mean() <= high
 
 
 def pointing_right():
@@ -149,9 +164,9 @@ def test_half_of_the_clips_are_mirrored_if_asked_for(monkeypatch, mirrored, leas
     for share in ("_FLEXED", "_OTHERS_LIMBS"):
         monkeypatch.setattr(f"lib.data.synthetic.random_views.{share}", 0.0)
     torch.manual_seed(0)
-    _, y = Views(pointing_right(), 9, flip=mirrored)(torch.tensor([[0, 100]] * 300))
-    up, ahead = y[:, :, 8] - y[:, :, 0], y[:, :, 9] - y[:, :, 8]
-    right = torch.linalg.cross(ahead, up)
+    _, y = ViewSampler(pointing_right(), 9, flip=mirrored)(torch.tensor([[0, 100]] * 300))
+    up, forward = y[:, :, 8] - y[:, :, 0], y[:, :, 9] - y[:, :, 8]
+    right = torch.linalg.cross(forward, up)
     for shoulder, wrist in ((14, 16), (11, 13)):
         pointing = ((y[:, :, wrist] - y[:, :, shoulder]) * right).sum(-1)
         left = (pointing < 0).float().mean(1)
@@ -160,7 +175,7 @@ def test_half_of_the_clips_are_mirrored_if_asked_for(monkeypatch, mirrored, leas
 
 def test_speed_is_that_of_the_motion_played():
     walk = torch.arange(200.0)[:, None, None] * torch.tensor([0.01, 0, 0]) + torch.randn(17, 3)
-    joints, seconds = Views(Motion(walk, [0, 200]), 9)._play(torch.tensor([[0, 40]]), torch.tensor([2.0]))
+    joints, seconds = ViewSampler(Motion(walk, [0, 200]), 9)._play(torch.tensor([[0, 40]]), torch.tensor([2.0]))
     assert seconds == 2 / 60
     torch.testing.assert_close(joints.diff(dim=1), torch.tensor([0.02, 0, 0]).expand(1, 8, 17, 3), atol=1e-5, rtol=0)
 
@@ -187,7 +202,7 @@ def test_keys_without_effect_are_refused():
             load_config(CONFIG, [override])
 
 
-def test_the_test_part_is_the_same_whatever_was_drawn_before():
+def test_the_test_split_is_the_same_whatever_was_drawn_before():
     torch.manual_seed(7)
     config = load_config(CONFIG, ["data_stride=200"])
     first = open_dataset(config).read_2d("test")

@@ -1,4 +1,4 @@
-"""Measures the data path at Human3.6M's full size: conversion, store, loading, memory of training, scoring.
+"""Measure the data path at Human3.6M's full size: conversion, store, loading, memory of training, scoring.
 
 python tools/bench/data.py                # makes data/motion3d/fake_h36m.pkl first, 1.7 GB
 """
@@ -50,7 +50,7 @@ def opening(config):
 
 
 def loading(config):
-    """Time of a batch on one core, nothing read ahead."""
+    """Return the time of a batch on one core, without reading ahead."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     else:
@@ -65,7 +65,7 @@ def loading(config):
 
 
 def training(config):
-    """Resident memory of some training steps of the S model; it is all in this process, for workers are threads."""
+    """Return the resident memory of some training steps of the S model; workers are threads of this process."""
     task = Lifting(config, read(config))
     model = build_model(config)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -94,7 +94,7 @@ MEASURED = {function.__name__: function for function in (opening, loading, train
 
 
 def apart(name, folder):
-    """The figures of one of `MEASURED`, from a fresh process."""
+    """Return the figures of one of `MEASURED`, measured in a new process."""
     command = [sys.executable, __file__, "--folder", str(folder), "--only", name]
     return json.loads(subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout)
 

@@ -1,4 +1,4 @@
-"""Measures poses of real people against truth: four views of two people, from the video to 3D as `vis.py` does it.
+"""Measure poses of real people against ground truth: four views of two people, lifted from video as by `vis.py`.
 
 python tools/bench/footage.py                                    # the default detector
 python tools/bench/footage.py --detectors mediapipe rtmpose --world-landmarks
@@ -52,7 +52,8 @@ def lifted(options, source, _):
     with tempfile.TemporaryDirectory() as folder:
         try:
             return estimate_of(lift(source, folder, options, partial(progress_bar, leave=False)), source.scale)
-        except NobodySeen:
+        except NobodySeen as error:
+            print(f"{options.detector}: {error}")
             return nobody()
 
 
@@ -110,7 +111,7 @@ def main():
     reuse_freed_memory()
     views = footage.read_views(options.folder, options.frames, options.stride)
     source_of = lambda view: footage.Excerpt(view.path, options.frames, options.stride)  # noqa: E731
-    with needing("--world-landmarks", "requirements-video.txt"):
+    with needing("--world-landmarks", "requirements-detectors.txt"):
         found = measure(views, source_of, methods(options))
     scores = {}
     for name in found[views[0].name]:

@@ -1,4 +1,4 @@
-"""How well and how fast a network lifts the motion of subjects that it was not trained on, from perfect and noisy keypoints.
+"""Measure the accuracy and speed of a lifting network on held-back subjects, from perfect and noisy keypoints.
 
 The subjects are those that the network's config holds back (`held_back`); fixed synthetic cameras see them, 30 frames a
 second. Writes the figures to a JSON file and prints a table.

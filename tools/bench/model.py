@@ -1,4 +1,4 @@
-"""Times whole PoseMamba models, forward and training step, by every implementation of the scan; measures peak memory.
+"""Measure time and peak memory of whole PoseMamba models, forward and training step, by every implementation of the scan.
 
 python tools/bench/model.py --sizes S B L
 """
@@ -33,7 +33,7 @@ def parse():
 
 @contextmanager
 def scanned_by(implementation):
-    """Lets every model compute its cross-scans with an `Implementation`, and keep its activations if that does."""
+    """Make every model compute its cross-scans with an `Implementation`, and save its activations if that does."""
     usual = bistssm.cross_scan, bistssm.recomputed
     bistssm.cross_scan = implementation.function
     if not implementation.recomputes:
@@ -51,7 +51,7 @@ def build(size, frames, device, drop_path=DROP_PATH):
 
 
 def training_step(model, implementation, clips, numbers):
-    """Forward, mean of squares as the loss, backward; the optimiser is left out.
+    """Run forward and backward with the mean of squares as the loss, without an optimiser.
 
     numbers: an iterator; the same number makes stochastic depth drop the same branches.
     """
@@ -67,7 +67,7 @@ def forward_pass(model, implementation, clips):
 
 
 def matrix_products(size, positions, device):
-    """A call that computes what a model's Linear layers in blocks and projections of scans do, and nothing else."""
+    """Return a function that computes only the matrix products of a model's Linear layers and scan projections."""
     channels, depth = benchmark.SIZES[size]
     inner, lines = benchmark.SIZES[size].inner, benchmark.SIZES[size].rank + 2 * bistssm.STATE_SIZE
     products = []
@@ -90,7 +90,7 @@ def matrix_products(size, positions, device):
 
 
 def peak(name, size, options):
-    """{"training": bytes} of a training step on `MEMORY_BATCH` clips."""
+    """Return {"training": bytes} of a training step on `MEMORY_BATCH` clips."""
     device = benchmark.device_of(options)
     implementation = benchmark.implementations(device.type)[name]
     model = build(size, options.frames, device, drop_path=0.0)
@@ -101,7 +101,7 @@ def peak(name, size, options):
 
 
 def measure(size, options, device):
-    """{"implementations": as of `benchmark.summary`, "floor": of a forward pass} of one model."""
+    """Return {"implementations": as of `benchmark.summary`, "floor": of a forward pass} of one model."""
     compared = benchmark.chosen(options.implementations, device.type, without=benchmark.SLOW)
     results = {name: {"description": i.description, "missing": i.missing} for name, i in compared.items()}
     available = {name: i for name, i in compared.items() if not i.missing}
@@ -113,7 +113,7 @@ def measure(size, options, device):
     trained = build(size, options.frames, device)
     evaluated = deepcopy(trained).eval()
     clips = torch.randn(options.batch, options.frames, benchmark.JOINTS, 2, device=device)
-    calls = {}
+    calls: dict = {}
     for name, implementation in available.items():
         calls[name, "forward"] = partial(forward_pass, evaluated, implementation, clips)
         calls[name, "training"] = partial(training_step, trained, implementation, clips, count())
@@ -129,7 +129,7 @@ def measure(size, options, device):
 
 
 def floor_of(size, positions, products, device, results):
-    """The least time of a forward pass: its matrix products, as measured, and the floor of its scans.
+    """Return the least time of a forward pass: its matrix products, as measured, and the floor of its scans.
 
     Left out: convolutions, norms, gates and what moves between them.
     """

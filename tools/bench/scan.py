@@ -1,4 +1,4 @@
-"""Times PoseMamba's cross-scan, forward and forward + backward, by every implementation; measures peak memory.
+"""Measure time and peak memory of PoseMamba's cross-scan, forward and forward + backward, by every implementation.
 
 python tools/bench/scan.py --size S
 """
@@ -27,7 +27,7 @@ def parse():
 
 
 def draw(options, device, frames):
-    """Arguments of `selective_scan.cross_scan`: random activations (B, F, J, D) and the weights of a new layer."""
+    """Return arguments of `selective_scan.cross_scan`: random activations (B, F, J, D) and the weights of a new layer."""
     torch.manual_seed(0)
     op = BiSTSSM(benchmark.SIZES[options.size].channels).to(device)
     u = torch.randn(options.batch, frames, benchmark.JOINTS, op.Ds.numel() // len(op.order), device=device)
@@ -38,7 +38,7 @@ def draw(options, device, frames):
 
 
 def passes(function, arguments):
-    """{pass: call}: an output without gradients; an output and the gradients of activations and weights."""
+    """Return {pass: call}: an output without gradients; an output and the gradients of activations and weights."""
     leaves = arguments[:6]
     dy = torch.randn_like(leaves[0])
 
@@ -54,7 +54,7 @@ def passes(function, arguments):
 
 
 def peaks(name, options):
-    """{pass: bytes} of one implementation."""
+    """Return {pass: bytes} of one implementation."""
     device = benchmark.device_of(options)
     function = benchmark.implementations(device.type)[name].function
     for call in passes(function, draw(options, device, frames=3)).values():
@@ -64,7 +64,7 @@ def peaks(name, options):
 
 
 def measure(options, device):
-    """Results by implementation, as `benchmark.summary`, with descriptions and differences."""
+    """Return results by implementation, as `benchmark.summary`, with descriptions and differences."""
     compared = benchmark.chosen(options.implementations, device.type)
     results = {name: {"description": i.description, "missing": i.missing} for name, i in compared.items()}
     available = {name: i.function for name, i in compared.items() if not i.missing}
@@ -85,7 +85,7 @@ def measure(options, device):
 
 
 def difference(outputs, name):
-    """Norm of an output's difference from the reference's over the norm of that; None without a reference."""
+    """Return the norm of an output's difference from the reference's over the norm of that; None without a reference."""
     if benchmark.REFERENCE not in outputs:
         return None
     reference = outputs[benchmark.REFERENCE].double()
@@ -93,7 +93,7 @@ def difference(outputs, name):
 
 
 def floor_of(options, device, results):
-    """The floor of a forward pass and, if the reference ran, how many times longer that takes."""
+    """Return the floor of a forward pass and, if the reference ran, the ratio of its time to that."""
     size, positions = benchmark.SIZES[options.size], options.batch * options.frames * benchmark.JOINTS
     rates = benchmark.measure_rates(device, DTYPES[options.dtype])
     floor = benchmark.scan_floor(size, positions, DTYPES[options.dtype], device, rates)

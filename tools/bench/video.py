@@ -1,4 +1,4 @@
-"""Measures the way from a video to its results: the whole command, its stages, and its memory in a long video.
+"""Measure lifting of a video: time of the whole command and of its stages, and memory in a long video.
 
 python tools/bench/video.py                     # the shipped video
 python tools/bench/video.py --minutes 30        # memory in that video, repeated for half an hour
@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -36,15 +37,20 @@ EVERY = 1.0  # s between readings of memory
 
 
 def whole(folder, detector):
-    """Seconds of the command, from its start to its end."""
+    """Return the seconds of the command, from its start to its end."""
     start = time.perf_counter()
     command = [sys.executable, PROJECT / "vis.py", "--video", SAMPLE, "--detector", detector, "-o", folder / detector]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
+def finding(frames, name):
+    """Return the seconds that a detector takes for all frames."""
+    return detecting(frames, name)[0]
+
+
 def detecting(frames, name):
-    """Seconds of one detector, and how many people it sees, a person counted once a frame."""
+    """Return the seconds of one detector, and the number of its detections in all frames."""
     with open_detector(name) as detector:
         start = time.perf_counter()
         seen = sum(len(detector.detect(frame, seconds, number)) for number, seconds, frame in frames)
@@ -52,7 +58,7 @@ def detecting(frames, name):
 
 
 def lifting(source, folder):
-    """Of everything from detections to poses, loading of the network included; of all people."""
+    """Return the seconds from detections to poses of all people, loading of the network included."""
     start = time.perf_counter()
     lift(source, folder, Options())
     return time.perf_counter() - start
@@ -67,7 +73,7 @@ def drawing(frames, poses):
 
 
 def encoding(frames, poses, folder):
-    """Of drawing and writing the film."""
+    """Return the seconds of rendering and writing the video."""
     renderer = Renderer(poses)
     start = time.perf_counter()
     with VideoWriter(folder / "film.mp4", *renderer.size, poses.fps) as film:
@@ -77,13 +83,13 @@ def encoding(frames, poses, folder):
 
 
 def stages(folder):
-    """Frames per second of each stage, in turn, so that what else the machine does meets all alike."""
+    """Return frames per second of each stage, measured in turn, so that other load of the machine affects all alike."""
     source = VideoSource(SAMPLE)
     frames = list(source)
     detect(source, folder / "lifted" / "detections", Options(), lambda items, *_, **__: items).close()
     poses = lift(source, folder / "lifted", Options())
-    calls = {
-        **{f"finding_people_{name}": lambda name=name: detecting(frames, name)[0] for name in DETECTORS},
+    calls: dict = {
+        **{f"finding_people_{name}": partial(finding, frames, name) for name in DETECTORS},
         "lifting": lambda: lifting(source, folder / "lifted"),
         "rendering": lambda: drawing(frames, poses),
         "rendering_and_encoding": lambda: encoding(frames, poses, folder),
@@ -101,7 +107,7 @@ def stages(folder):
 
 
 def long_video(path, minutes):
-    """The sample forwards and backwards, again and again."""
+    """Write a video of the sample, played forwards and backwards repeatedly."""
     frames = [frame for _, _, frame in VideoSource(SAMPLE)]
     order = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
     with VideoWriter(path, 640, 360, 30) as writer:
@@ -109,11 +115,11 @@ def long_video(path, minutes):
             writer.write(frames[order[number % len(order)]], number / 30)
 
 
-def memory(folder, minutes):
-    """Memory of vis.py that is its own (RssAnon), MB: its peak in each tenth of finding people and of drawing."""
+def memory(folder, minutes, detector):
+    """Return the anonymous memory (RssAnon) of vis.py, MB: peaks in each tenth of detecting people and of rendering."""
     film = folder / "long.mp4"
     long_video(film, minutes)
-    command = [sys.executable, PROJECT / "vis.py", "--video", film, "-o", folder / "long"]
+    command = [sys.executable, PROJECT / "vis.py", "--video", film, "--detector", detector, "-o", folder / "long"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     drawn, found = [], []
     while process.poll() is None:
@@ -131,6 +137,7 @@ def memory(folder, minutes):
         for name, values in (("finding", found), ("drawing", drawn))
     }
     return {
+        "detector": detector,
         "minutes": float(seconds / 60),
         "peak_mb_by_tenths": tenths,
         "run_seconds": (len(found) + len(drawn)) * EVERY,
@@ -138,7 +145,7 @@ def memory(folder, minutes):
 
 
 def measure_speed(folder):
-    """A table of the command and its stages, and the values in it."""
+    """Return a table of the command and its stages, and its values."""
     found = {"whole_seconds": {name: whole(folder, name) for name in DETECTORS}, **stages(folder)}
     lines = [f"{SAMPLE.name}: {found['frames']} frames"]
     for name, seconds in found["whole_seconds"].items():
@@ -149,10 +156,11 @@ def measure_speed(folder):
     return lines, found
 
 
-def measure_memory(folder, minutes):
-    """The same of its memory in a video of so many minutes."""
-    found = memory(folder, minutes)
-    lines = [f"{found['minutes']:.1f} minutes of video in {found['run_seconds'] / 60:.1f} minutes; peaks by tenths, MB"]
+def measure_memory(folder, minutes, detector):
+    """Return a table of the memory in a video of `minutes`, and its values."""
+    found = memory(folder, minutes, detector)
+    rate = f"{found['minutes']:.1f} minutes of video in {found['run_seconds'] / 60:.1f} minutes"
+    lines = [f"{detector}: {rate}; peaks by tenths, MB"]
     for stage, peaks in found["peak_mb_by_tenths"].items():
         lines.append(f"{stage:<10}{''.join(f'{peak:>6.0f}' for peak in peaks)}")
     return lines, found
@@ -161,13 +169,19 @@ def measure_memory(folder, minutes):
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, help="measure memory instead, in a video of this length")
+    parser.add_argument(
+        "--detector", choices=DETECTORS, default=DETECTORS[0], help="of --minutes; default: %(default)s"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/cpu"), help="default: %(default)s")
     options = parser.parse()
     reuse_freed_memory()
     machine = benchmark.machine(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        lines, found = measure_memory(folder, options.minutes) if options.minutes else measure_speed(folder)
+        if options.minutes:
+            lines, found = measure_memory(folder, options.minutes, options.detector)
+        else:
+            lines, found = measure_speed(folder)
     path = options.out / ("video_memory.json" if options.minutes else "video.json")
     benchmark.write_json(path, {"machine": machine, **found})
     print(f"{machine['cpu']}, {machine['cores']} cores", *lines, f"written: {path}", sep="\n")

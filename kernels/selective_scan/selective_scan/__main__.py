@@ -1,4 +1,4 @@
-"""`python -m selective_scan`: which implementations this installation has, and how to get the missing ones."""
+"""`python -m selective_scan`: list the implementations of this installation and how to get the missing ones."""
 
 from selective_scan import IMPLEMENTATIONS, cpu, default_implementation, how_to_get, why_unavailable
 

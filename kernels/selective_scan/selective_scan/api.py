@@ -1,4 +1,4 @@
-"""The public functions: arguments are checked, an implementation is chosen, an operator is called."""
+"""Public functions: they check arguments, choose an implementation and call an operator."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ DEFAULT_VARIABLE = "SELECTIVE_SCAN_IMPLEMENTATION"
 
 
 def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=False, implementation=None):
-    """Selective scan (Gu and Dao 2023, equations 2a and 2b with the discretisation of the published kernels).
+    """Return the selective scan of u (Gu and Dao 2023, equations 2a and 2b, discretised as in the published kernels).
 
     For channel d of group k, with b = B[:, k], c = C[:, k] and h_0 = 0:
 
@@ -34,17 +34,17 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=Fa
         B, C: (batch, K, N, L) input and output projections, one per group of channels.
         D: (K * channels,) skip weight, or None.
         delta_bias: (K * channels,) added to delta before the softplus, or None.
-        delta_softplus: whether steps go through softplus.
-        implementation: a key of `IMPLEMENTATIONS`, used as named or not at all. None stands for what the
-            environment variable SELECTIVE_SCAN_IMPLEMENTATION names, and without it for the compiled form of
-            the device of u where it is available and u is not float64, else "torch".
+        delta_softplus: whether step sizes go through softplus.
+        implementation: a key of `IMPLEMENTATIONS`, used as named or not at all. None: the one that the
+            environment variable SELECTIVE_SCAN_IMPLEMENTATION names; without it, the compiled form of the device
+            of u where it is available and u is not float64, else "torch".
 
     Returns:
         y: (batch, K * channels, L), differentiable (once) in every tensor argument.
 
     Raises:
         ValueError: a shape, dtype or device does not fit, or there are more states N than a compiled form
-            takes (the message names the argument); `implementation` is unknown or not available (it tells why).
+            takes (the message names the argument); `implementation` is unknown or not available (the message says why).
     """
     _check_input(u, "(batch, channels, L)", 3)
     _check_scan_arguments(u, delta, A, B, C, D, delta_bias)
@@ -64,19 +64,19 @@ def cross_scan(
     exact_limbs=False,
     implementation=None,
 ):
-    """K selective scans over a (frame, joint) grid, each in an order of its own, added up (PoseMamba's cross-scan).
+    """Return the sum of K selective scans over a (frame, joint) grid, each along its own path (PoseMamba's cross-scan).
 
     For direction k, x = u + u[limb partner] where `directions[k].limbs`, else u; then
 
         ranks, B, C = x_proj_weight[k] @ x;   delta = dt_projs_weight[k] @ ranks
 
     and a selective scan with softplus over x in the order of `directions[k]`. The compiled forms do all of it in
-    one pass: nothing is copied, and steps are never in memory.
+    one pass: nothing is copied, and step sizes are never in memory.
 
     Args:
         u: (batch, F, J, channels); float32, float16, bfloat16 or float64.
         x_proj_weight: (K, R + 2 * N, channels).
-        dt_projs_weight: (K, channels, R), dt_projs_bias: (K, channels): step sizes from their R factors.
+        dt_projs_weight: (K, channels, R), dt_projs_bias: (K, channels): step sizes from their R projections.
         A: (K * channels, N) decay rates, negative. D: (K * channels,) skip weight.
         directions: K `Direction`s, at most 4; k and k + 2 agree on limbs.
         limb_partners: J joint indices, needed by directions with limbs.
@@ -120,7 +120,7 @@ def cross_scan_unfused(
     exact_limbs=False,
     implementation="torch",
 ):
-    """The same as `cross_scan` by copies of the activations and the plain scan: what it is compared with."""
+    """Return the output of `cross_scan`, computed by copies of the activations and the plain scan, for comparison."""
     scan = functools.partial(_scan, implementation)
     weights = (x_proj_weight, dt_projs_weight, dt_projs_bias, A, D)
     with operators.no_autocast(u.device):
@@ -128,7 +128,7 @@ def cross_scan_unfused(
 
 
 def default_implementation(device_type="cpu", dtype=torch.float32, device=None):
-    """The key of `IMPLEMENTATIONS` that is used for u of this device type and dtype, if none is named."""
+    """Return the key of `IMPLEMENTATIONS` that is used for u of this device type and dtype, if none is named."""
     if named := os.environ.get(DEFAULT_VARIABLE):
         return named
     if dtype == torch.float64 or device_type not in operators.COMPILED:
@@ -140,7 +140,7 @@ def default_implementation(device_type="cpu", dtype=torch.float32, device=None):
 
 
 def why_unavailable(implementation, device_type=None, device=None):
-    """Why a key of `IMPLEMENTATIONS` cannot run here; "" if it can.
+    """Return why a key of `IMPLEMENTATIONS` cannot run here; "" if it can.
 
     device_type, device: of the tensors, such as "cuda" and 1, if given.
     """
@@ -152,7 +152,7 @@ def why_unavailable(implementation, device_type=None, device=None):
 
 
 def how_to_get(implementation):
-    """The commands that build a compiled form; "" where it is built."""
+    """Return the command that builds a compiled form; "" where it is built."""
     if implementation not in operators.COMPILED or native.is_built(implementation):
         return ""
     need = {
@@ -214,7 +214,7 @@ def _resolve(implementation, device_type, device, dtype, states, elements):
 
 # Or torch.compile would trace how libraries are found. `torch.compiler.assume_constant_result` sets the same mark, but
 # loads the whole compiler, which takes as long as PyTorch itself, also where nothing is ever compiled.
-_resolve._dynamo_marked_constant = True
+setattr(_resolve, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 def _check_input(u, form, dimensions):
@@ -245,8 +245,8 @@ def _check_scan_arguments(u, delta, A, B, C, D, delta_bias):
 
 def _check_cross_scan_arguments(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners):
     joints, channels, count = u.shape[2], u.shape[3], len(directions)
-    if not 1 <= count <= native.MAX_WALKS:
-        raise ValueError(f"directions: expected 1 to {native.MAX_WALKS}, got {count}")
+    if not 1 <= count <= native.MAX_PATHS:
+        raise ValueError(f"directions: expected 1 to {native.MAX_PATHS}, got {count}")
     if any(d.limbs != directions[k % 2].limbs for k, d in enumerate(directions)):
         raise ValueError("directions: k and k + 2 must agree on limbs")
     if any(d.limbs for d in directions):

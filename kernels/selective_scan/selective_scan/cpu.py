@@ -22,44 +22,44 @@ _FUNCTIONS = (
 
 
 def why_unavailable(device=None):
-    """Why there is no compiled form; "" if there is. (All CPUs are one device.)"""
+    """Return the reason why there is no compiled form; "" if there is one. (All CPUs are one device.)"""
     found = _library()
     return found if isinstance(found, str) else ""
 
 
 def remark():
-    """What a user should know of the form that is there; "" if nothing."""
+    """Return a remark for users about the form that is there; "" if there is none."""
     return "" if _library().selective_scan_openmp() else "one thread only: its compiler took no -fopenmp"
 
 
-def borders_shape(batch, length, directions, channels, states):
-    """Of the states that the forward pass keeps for the backward pass."""
+def saved_states_shape(batch, length, directions, channels, states):
+    """Return the shape of the states that the forward pass saves for the backward pass."""
     lanes, chunk = _library().selective_scan_lanes(), _library().selective_scan_chunk()
     return batch, directions, -(-channels // lanes), -(-length // chunk), native.MAX_STATES, lanes
 
 
-def forward(problem, borders):
-    """y, like u; fills `borders` unless it is None."""
+def forward(problem, saved_states):
+    """Return y, like u; fill `saved_states` unless it is None."""
     groups, threads = (1 if problem.rank else problem.sizes[2]), torch.get_num_threads()
     if problem.rank and _parts(problem, 1) * problem.sizes[0] < threads:
         groups = min(2, problem.sizes[2])
     y = problem.u.new_empty(*((groups,) if problem.rank else ()), *problem.u.shape)
     _library().selective_scan_forward(
-        problem.structure(), groups, _parts(problem, groups), threads, native.address(y), native.address(borders)
+        problem.structure(), groups, _parts(problem, groups), threads, native.address(y), native.address(saved_states)
     )
     return y.sum(0) if problem.rank and groups > 1 else y.view(problem.u.shape)
 
 
-def backward(problem, borders, dy):
-    """See `Problem.gradients`."""
+def backward(problem, saved_states, dy):
+    """Return the gradients as of `Problem.gradients`."""
     parts = _parts(problem, 2 if problem.rank else problem.sizes[2])
-    tensors, structure = problem.gradients(dy, borders, parts, pieces=problem.sizes[0])
+    tensors, structure = problem.gradients(dy, saved_states, parts, pieces=problem.sizes[0])
     _library().selective_scan_backward(problem.structure(), structure, torch.get_num_threads())
     return tensors
 
 
 def _parts(problem, groups):
-    """Into how many tasks to cut the channels, so that there is one for every thread."""
+    """Return the number of tasks to split the channels into, so that there is one for every thread."""
     batch, _, _, channels, _ = problem.sizes
     blocks = -(-channels // _library().selective_scan_lanes())
     return max(1, min(blocks, -(-torch.get_num_threads() // max(1, batch * groups))))

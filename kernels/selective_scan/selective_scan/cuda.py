@@ -23,11 +23,11 @@ _FUNCTIONS = (
 
 
 class _Unusable(Exception):
-    """Why a device cannot run the library."""
+    """Reason why a device cannot run the library."""
 
 
 def why_unavailable(device=None):
-    """Why the compiled form cannot run on a CUDA device, by number, or on the current one; "" if it can."""
+    """Return why the compiled form cannot run on a CUDA device, by number, or on the current one; "" if it can."""
     found = _library()
     if isinstance(found, str):
         return found
@@ -53,29 +53,31 @@ def _try(device):
     raise _Unusable(reason)
 
 
-def borders_shape(batch, length, directions, channels, states):
-    """Of the states that the forward pass keeps for the backward pass."""
+def saved_states_shape(batch, length, directions, channels, states):
+    """Return the shape of the states that the forward pass saves for the backward pass."""
     return batch, directions, -(-length // _library().selective_scan_chunk()), native.MAX_STATES, channels
 
 
-def forward(problem, borders):
-    """y, like u but float32; fills `borders` unless it is None."""
+def forward(problem, saved_states):
+    """Return y, like u but float32; fill `saved_states` unless it is None."""
     shape = (2, *problem.u.shape) if problem.rank else problem.u.shape
     y = torch.zeros(shape, dtype=torch.float32, device=problem.u.device)
-    if borders is None:
-        borders = y.new_empty(borders_shape(*problem.sizes))
-    sums = torch.empty_like(borders[:, :, :, 0])
-    _call("forward", problem, (), (y, borders, sums))
+    if saved_states is None:
+        saved_states = y.new_empty(saved_states_shape(*problem.sizes))
+    sums = torch.empty_like(saved_states[:, :, :, 0])
+    _call("forward", problem, (), (y, saved_states, sums))
     return y.sum(0) if problem.rank else y
 
 
-def backward(problem, borders, dy):
-    """See `Problem.gradients`."""
+def backward(problem, saved_states, dy):
+    """Return the gradients as of `Problem.gradients`."""
     batch, _, _, channels, _ = problem.sizes
-    tensors, structure = problem.gradients(dy, borders, parts=-(-channels // _LANES), pieces=batch * borders.shape[2])
+    tensors, structure = problem.gradients(
+        dy, saved_states, parts=-(-channels // _LANES), pieces=batch * saved_states.shape[2]
+    )
     tensors["u"].zero_()
-    carries = torch.empty_like(borders)
-    sums = torch.empty_like(borders[:, :, :, 0])
+    carries = torch.empty_like(saved_states)
+    sums = torch.empty_like(saved_states[:, :, :, 0])
     _call("backward", problem, (structure,), (carries, sums))
     return tensors
 

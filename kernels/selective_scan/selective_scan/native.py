@@ -1,6 +1,6 @@
-"""What a call hands to the compiled scans: the structures of `csrc/scan.h`, and where the libraries are.
+"""Interface to the compiled scans by ctypes: the structures of `csrc/scan.h`, and loading of the libraries.
 
-The libraries know nothing of PyTorch: they get pointers to contiguous arrays and sizes, through ctypes.
+The libraries are independent of PyTorch: they get pointers to contiguous arrays and sizes.
 """
 
 import ctypes
@@ -15,46 +15,49 @@ from pathlib import Path
 import torch  # before a library is loaded, so that both use the OpenMP runtime that comes with PyTorch
 
 MAX_STATES = 16  # as in scan.h
-MAX_WALKS = 4
+MAX_PATHS = 4
 REPORT = Path(__file__).with_name("_build.json")  # written by setup.py: why a library was not built
 
 _pointer, _size = ctypes.c_void_p, ctypes.c_int64
 
 
-class _Walk(ctypes.Structure):
+class _ScanPath(ctypes.Structure):
     _fields_ = [(name, _size) for name in ("start", "inner", "outer_step", "inner_step")]
 
 
 class Scan(ctypes.Structure):
     _fields_ = [
-        *((name, _pointer) for name in ("u", "steps", "factors", "step_weight", "bias", "A", "D", "partners")),
+        *((name, _pointer) for name in ("u", "step_sizes", "projections", "step_weight", "bias", "A", "D", "partners")),
         *((name, _size) for name in ("batch", "length", "directions", "channels", "states", "rank", "joints")),
         ("softplus", _size),
-        ("walks", _Walk * MAX_WALKS),
-        ("limbs", _size * MAX_WALKS),
+        ("paths", _ScanPath * MAX_PATHS),
+        ("limbs", _size * MAX_PATHS),
     ]
 
 
 class Gradients(ctypes.Structure):
     _fields_ = [
-        *((name, _pointer) for name in ("dy", "borders", "u", "steps", "factors", "step_weight", "bias", "A", "D")),
+        *(
+            (name, _pointer)
+            for name in ("dy", "saved_states", "u", "step_sizes", "projections", "step_weight", "bias", "A", "D")
+        ),
         ("parts", _size),
     ]
 
 
 @dataclass
 class Problem:
-    """A scan as the libraries take it: channel-last, contiguous; names and shapes as in `csrc/scan.h`."""
+    """Arguments of a scan for the libraries: channel-last, contiguous; names and shapes as in `csrc/scan.h`."""
 
     u: torch.Tensor
-    factors: torch.Tensor  # (batch, length, directions, rank + 2 * states)
+    projections: torch.Tensor  # (batch, length, directions, rank + 2 * states)
     A: torch.Tensor
     bias: torch.Tensor | None
     D: torch.Tensor | None
     softplus: bool
-    steps: torch.Tensor | None = None
+    step_sizes: torch.Tensor | None = None
     step_weight: torch.Tensor | None = None
-    walks: tuple = ()
+    paths: tuple = ()
     limbs: tuple = ()
     partners: torch.Tensor | None = None
 
@@ -64,41 +67,41 @@ class Problem:
 
     @property
     def sizes(self):
-        """(batch, length, directions, channels, states)"""
-        batch, length, directions, _ = self.factors.shape
+        """Return (batch, length, directions, channels, states)."""
+        batch, length, directions, _ = self.projections.shape
         return batch, length, directions, self.A.shape[0] // directions, self.A.shape[1]
 
     def structure(self):
-        tensors = ("u", "steps", "factors", "step_weight", "bias", "A", "D", "partners")
+        tensors = ("u", "step_sizes", "projections", "step_weight", "bias", "A", "D", "partners")
         return Scan(
             *(address(getattr(self, name)) for name in tensors),
             *self.sizes,
             self.rank,
             0 if self.partners is None else len(self.partners),
             self.softplus,
-            (_Walk * MAX_WALKS)(*(_Walk(*walk) for walk in self.walks)),
-            (_size * MAX_WALKS)(*self.limbs),
+            (_ScanPath * MAX_PATHS)(*(_ScanPath(*path) for path in self.paths)),
+            (_size * MAX_PATHS)(*self.limbs),
         )
 
-    def gradients(self, dy, borders, parts, pieces):
-        """Tensors for all gradients, by the names of `Gradients`, and the structure that points to them.
+    def gradients(self, dy, saved_states, parts, pieces):
+        """Return new tensors for all gradients, by the names of `Gradients`, and the structure that points to them.
 
-        "u" of a cross-scan has a half of the directions each in a first dimension, "factors" has `parts` and what
-        follows has `pieces` there: to be summed.
+        The first dimension is to be summed over: "u" of a cross-scan has one entry there for each half of the directions,
+        "projections" has `parts`, those after it have `pieces`.
         """
         batch, length, directions, channels, states = self.sizes
         all_channels = directions * channels
         new = functools.partial(torch.empty, dtype=torch.float32, device=self.u.device)
         tensors = {
             "u": new(*((2,) if self.rank else ()), *self.u.shape),
-            "steps": None if self.rank else new(*self.u.shape),
-            "factors": new(parts, directions, batch, length, self.rank + 2 * states),
+            "step_sizes": None if self.rank else new(*self.u.shape),
+            "projections": new(parts, directions, batch, length, self.rank + 2 * states),
             "step_weight": new(pieces, all_channels, self.rank) if self.rank else None,
             "bias": new(pieces, all_channels),
             "A": new(pieces, all_channels, states),
             "D": new(pieces, all_channels),
         }
-        structure = Gradients(address(dy), address(borders), *map(address, tensors.values()), parts)
+        structure = Gradients(address(dy), address(saved_states), *map(address, tensors.values()), parts)
         return tensors, structure
 
 
@@ -110,7 +113,7 @@ def address(tensor):
 
 
 def install_command():
-    """What builds the libraries (again)."""
+    """Return the command that builds the libraries (again)."""
     source = REPORT.parent.parent
     option = "-e "
     if not (source / "pyproject.toml").exists():
@@ -135,7 +138,7 @@ def _file_of(name):
 
 @functools.cache
 def library(name, functions):
-    """The library `_<name>` with argument types set, or why there is none (str).
+    """Return the library `_<name>` with argument types set, or the reason why there is none (str).
 
     functions: pairs of a function's name and the tuple of its argument types.
     """

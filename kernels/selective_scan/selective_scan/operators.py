@@ -1,7 +1,7 @@
-"""The scans as PyTorch operators, `torch.ops.selective_scan.*`: shapes, gradients, and who computes them.
+"""The scans as PyTorch operators, `torch.ops.selective_scan.*`: shapes, gradients, dispatch to an implementation.
 
-Registered operators are what lets `torch.compile`, `torch.export` and checkpointing of activations see one call
-instead of what is behind it. They take checked arguments only: :mod:`selective_scan.api` is in front.
+As registered operators they are one call to `torch.compile`, `torch.export` and activation checkpointing. They take
+checked arguments only: :mod:`selective_scan.api` is in front.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ COMPILED = {"cpu": cpu, "cuda": cuda}
 
 
 def no_autocast(device):
-    """A context without autocast, whatever surrounds it."""
+    """Return a context in which autocast is off."""
     if not torch.amp.is_autocast_available(device.type):  # such as "meta"
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
@@ -36,9 +36,9 @@ def _full_precision(function):
 # ---- The plain scan: (batch, K * channels, L), channels first ----
 
 
-def _new_borders(like, implementation, keep, *sizes):
-    """Where the forward pass leaves states for the backward pass; empty unless `keep`."""
-    shape = COMPILED.get(implementation, chunked).borders_shape(*sizes) if keep else (0,)
+def _new_saved_states(like, implementation, keep, *sizes):
+    """Return a tensor for the states that the forward pass saves for the backward pass; empty unless `keep`."""
+    shape = COMPILED.get(implementation, chunked).saved_states_shape(*sizes) if keep else (0,)
     return like.new_empty(shape, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
@@ -60,26 +60,26 @@ def scan(
     implementation: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    borders = _new_borders(u, implementation, keep, *_scan_sizes(u, A, B))
-    kept = borders if keep else None
+    saved_states = _new_saved_states(u, implementation, keep, *_scan_sizes(u, A, B))
+    kept = saved_states if keep else None
     if implementation in COMPILED:
         problem = _scan_problem(u, delta, A, B, C, D, delta_bias, delta_softplus)
         y = COMPILED[implementation].forward(problem, kept).mT.contiguous().to(u.dtype)
     else:
         y = chunked.forward(u, delta, A, B, C, D, delta_bias, delta_softplus, kept)
-    return y, borders
+    return y, saved_states
 
 
 @scan.register_fake
 def _(u, delta, A, B, C, D, delta_bias, delta_softplus, implementation, keep):
-    return u.new_empty(u.shape), _new_borders(u, implementation, keep, *_scan_sizes(u, A, B))
+    return u.new_empty(u.shape), _new_saved_states(u, implementation, keep, *_scan_sizes(u, A, B))
 
 
 @torch.library.custom_op("selective_scan::scan_backward", mutates_args=())
 @_full_precision
 def scan_backward(
     dy: Tensor,
-    borders: Tensor,
+    saved_states: Tensor,
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -93,11 +93,11 @@ def scan_backward(
     tensors = (u, delta, A, B, C, D, delta_bias)
     if implementation in COMPILED:
         problem = _scan_problem(*tensors, delta_softplus)
-        found = COMPILED[implementation].backward(problem, borders, _rows(dy, problem.u.dtype))
-        dB, dC = _total(found["factors"]).permute(1, 0, 3, 2).split(A.shape[1], dim=2)
+        found = COMPILED[implementation].backward(problem, saved_states, _channels_last(dy, problem.u.dtype))
+        dB, dC = _total(found["projections"]).permute(1, 0, 3, 2).split(A.shape[1], dim=2)
         gradients = (
             found["u"].mT,
-            found["steps"].mT,
+            found["step_sizes"].mT,
             found["A"].sum(0),
             dB,
             dC,
@@ -105,7 +105,7 @@ def scan_backward(
             found["bias"].sum(0),
         )
     else:
-        gradients = chunked.backward(*tensors, delta_softplus, borders, dy)
+        gradients = chunked.backward(*tensors, delta_softplus, saved_states, dy)
     # Clones, since what an operator returns must not overlap.
     return [
         torch.clone(g.to(t.dtype), memory_format=torch.contiguous_format)
@@ -115,7 +115,7 @@ def scan_backward(
 
 
 @scan_backward.register_fake
-def _(dy, borders, u, delta, A, B, C, D, delta_bias, delta_softplus, implementation):
+def _(dy, saved_states, u, delta, A, B, C, D, delta_bias, delta_softplus, implementation):
     return [t.new_empty(t.shape) for t in (u, delta, A, B, C, D, delta_bias) if t is not None]
 
 
@@ -126,10 +126,10 @@ def _keep_arguments(ctx, inputs, output):
 
 
 def _differentiate_scan(ctx, dy, _):
-    borders, *tensors = ctx.saved_tensors
-    if not borders.numel():  # recorded where no gradient was wanted, as by an export under no_grad
-        borders = scan(*tensors, *ctx.options, True)[1]
-    gradients = iter(scan_backward(dy, borders, *tensors, *ctx.options))
+    saved_states, *tensors = ctx.saved_tensors
+    if not saved_states.numel():  # recorded where no gradient was wanted, as by an export under no_grad
+        saved_states = scan(*tensors, *ctx.options, True)[1]
+    gradients = iter(scan_backward(dy, saved_states, *tensors, *ctx.options))
     return *(next(gradients) if present else None for present in ctx.present), None, None, None
 
 
@@ -137,21 +137,21 @@ scan.register_autograd(_differentiate_scan, setup_context=_keep_arguments)
 
 
 def _total(pieces):
-    """Their sum over the first dimension, without a copy where there is but one."""
+    """Return the sum over the first dimension, without a copy if that is 1."""
     return pieces[0] if len(pieces) == 1 else pieces.sum(0)
 
 
-def _rows(t, dtype):
-    """(batch, channels, L) -> (batch, L, channels), contiguous."""
+def _channels_last(t, dtype):
+    """Return (batch, channels, L) as (batch, L, channels), contiguous."""
     return t.to(dtype).mT.contiguous()
 
 
 def _scan_problem(u, delta, A, B, C, D, delta_bias, delta_softplus):
     dtype = _element_type(u, delta, B, C)
     return native.Problem(
-        u=_rows(u, dtype),
-        steps=_rows(delta, dtype),
-        factors=torch.cat([B, C], dim=2).to(dtype).permute(0, 3, 1, 2).contiguous(),
+        u=_channels_last(u, dtype),
+        step_sizes=_channels_last(delta, dtype),
+        projections=torch.cat([B, C], dim=2).to(dtype).permute(0, 3, 1, 2).contiguous(),
         A=_weight(A),
         D=_weight(D),
         bias=_weight(delta_bias),
@@ -160,7 +160,7 @@ def _scan_problem(u, delta, A, B, C, D, delta_bias, delta_softplus):
 
 
 def _element_type(*tensors):
-    """In which type the compiled scan reads activations: theirs if they agree; on the CPU, float32."""
+    """Return the dtype in which the compiled scan reads activations: theirs if they agree; float32 on the CPU."""
     if tensors[0].device.type == "cpu":
         return torch.float32
     dtypes = {t.dtype for t in tensors}
@@ -195,9 +195,9 @@ def cross_scan(
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     problem, _ = _cross_problem(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners)
-    borders = _new_borders(u, implementation, keep, *problem.sizes)
-    y = COMPILED[implementation].forward(problem, borders if keep else None)
-    return y.view(u.shape).to(u.dtype), borders
+    saved_states = _new_saved_states(u, implementation, keep, *problem.sizes)
+    y = COMPILED[implementation].forward(problem, saved_states if keep else None)
+    return y.view(u.shape).to(u.dtype), saved_states
 
 
 @cross_scan.register_fake
@@ -206,14 +206,14 @@ def _(
 ):
     batch, frames, joints, channels = u.shape
     sizes = batch, frames * joints, len(directions), channels, A.shape[1]
-    return u.new_empty(u.shape), _new_borders(u, implementation, keep, *sizes)
+    return u.new_empty(u.shape), _new_saved_states(u, implementation, keep, *sizes)
 
 
 @torch.library.custom_op("selective_scan::cross_scan_backward", mutates_args=())
 @_full_precision
 def cross_scan_backward(
     dy: Tensor,
-    borders: Tensor,
+    saved_states: Tensor,
     u: Tensor,
     x_proj_weight: Tensor,
     dt_projs_weight: Tensor,
@@ -228,22 +228,22 @@ def cross_scan_backward(
     weights = (x_proj_weight, dt_projs_weight, dt_projs_bias, A, D)
     problem, weight = _cross_problem(u, *weights, directions, limb_partners)
     dy = dy.to(problem.u.dtype).contiguous().view(problem.u.shape)
-    found = COMPILED[implementation].backward(problem, borders, dy)
+    found = COMPILED[implementation].backward(problem, saved_states, dy)
 
-    # What a half of the directions reads is u, or u + u[limb partner]; its gradient comes through the scan and
-    # through the factors, which are weight @ input.
-    rows = u.shape[-1]
-    dfactors = _total(found["factors"]).flatten(1, 2)
-    dinputs = found["u"].view(2, -1, rows)
+    # The input of each half of the directions is u, or u + u[limb partner]; its gradient comes through the scan and
+    # through the projections, which are weight @ input.
+    channels = u.shape[-1]
+    dprojections = _total(found["projections"]).flatten(1, 2)
+    dinputs = found["u"].view(2, -1, channels)
     dweight = torch.empty_like(weight, dtype=torch.float32)
     for half in range(min(2, len(directions))):
         inputs = problem.u.view(u.shape)
         if problem.limbs[half]:
             inputs = inputs + inputs.index_select(2, problem.partners)
-        inputs = inputs.view(-1, rows).float()
+        inputs = inputs.view(-1, channels).float()
         for k in range(half, len(directions), 2):
-            dinputs[half].addmm_(dfactors[k], weight[k].float())
-            torch.mm(dfactors[k].T, inputs, out=dweight[k])
+            dinputs[half].addmm_(dprojections[k], weight[k].float())
+            torch.mm(dprojections[k].T, inputs, out=dweight[k])
     du = _total(dinputs[: len(directions)]).view(u.shape)
     if exact_limbs and any(problem.limbs):
         through_partners = sum(dinputs[half] for half in range(min(2, len(directions))) if problem.limbs[half]).view(
@@ -263,7 +263,7 @@ def cross_scan_backward(
 
 
 @cross_scan_backward.register_fake
-def _(dy, borders, u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, *_):
+def _(dy, saved_states, u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, *_):
     return [t.new_empty(t.shape) for t in (u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D)]
 
 
@@ -273,32 +273,32 @@ def _keep_cross_arguments(ctx, inputs, output):
 
 
 def _differentiate_cross_scan(ctx, dy, _):
-    borders, *tensors = ctx.saved_tensors
-    if not borders.numel():
-        borders = cross_scan(*tensors, *ctx.options, True)[1]
-    return *cross_scan_backward(dy, borders, *tensors, *ctx.options), None, None, None, None, None
+    saved_states, *tensors = ctx.saved_tensors
+    if not saved_states.numel():
+        saved_states = cross_scan(*tensors, *ctx.options, True)[1]
+    return *cross_scan_backward(dy, saved_states, *tensors, *ctx.options), None, None, None, None, None
 
 
 cross_scan.register_autograd(_differentiate_cross_scan, setup_context=_keep_cross_arguments)
 
 
 def _cross_problem(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners):
-    """The problem, and x_proj_weight in the type of its activations."""
+    """Return the `Problem`, and x_proj_weight in the dtype of its activations."""
     batch, frames, joints, channels = u.shape
     dtype = _element_type(u)
-    rows = u.to(dtype).contiguous().view(batch, frames * joints, channels)
+    activations = u.to(dtype).contiguous().view(batch, frames * joints, channels)
     weight = x_proj_weight.to(dtype)
     directions = [Direction.decode(code) for code in directions]
-    factors = torch.mm(rows.view(-1, channels), weight.flatten(0, 1).T)
+    projections = torch.mm(activations.view(-1, channels), weight.flatten(0, 1).T)
     problem = native.Problem(
-        u=rows,
-        factors=factors.view(batch, frames * joints, *weight.shape[:2]),
+        u=activations,
+        projections=projections.view(batch, frames * joints, *weight.shape[:2]),
         A=_weight(A),
         D=_weight(D),
         bias=_weight(dt_projs_bias),
         softplus=True,
         step_weight=_weight(dt_projs_weight),
-        walks=tuple(d.walk(frames, joints) for d in directions),
+        paths=tuple(d.path(frames, joints) for d in directions),
         limbs=tuple(int(d.limbs) for d in directions),
         partners=_on_device(tuple(limb_partners), u.device) if limb_partners else None,
     )

@@ -1,11 +1,11 @@
-"""What the fast forms are tested against: the scan as a loop over time, and the cross-scan as copies and scans."""
+"""Reference implementations to test the fast ones against: a loop over time, and the cross-scan by copies."""
 
 import torch
 import torch.nn.functional as F
 
 
 def selective_scan_loop(u, delta, A, B, C, D=None, delta_bias=None, delta_softplus=False):
-    """See :func:`selective_scan.selective_scan`. Keeps every state (batch, channels, N) for the gradient."""
+    """Return the output of :func:`selective_scan.selective_scan`; keeps every state (batch, channels, N) for the gradient."""
     channels = u.shape[1]
     dtype = torch.promote_types(u.dtype, torch.float32)
     x, delta, A, B, C = (t.to(dtype) for t in (u, delta, A, B, C))
@@ -18,22 +18,22 @@ def selective_scan_loop(u, delta, A, B, C, D=None, delta_bias=None, delta_softpl
     h = x.new_zeros(*x.shape[:2], A.shape[1])
     y = []
     for t in range(u.shape[2]):
-        step = delta[:, :, t, None]
-        h = torch.exp(step * A) * h + step * B[..., t] * x[:, :, t, None]
+        step_size = delta[:, :, t, None]
+        h = torch.exp(step_size * A) * h + step_size * B[..., t] * x[:, :, t, None]
         y.append((C[..., t] * h).sum(-1))
-    y = torch.stack(y, dim=-1)
+    out = torch.stack(y, dim=-1)
     if D is not None:
-        y = y + D.to(dtype)[:, None] * x
-    return y.to(u.dtype)
+        out = out + D.to(dtype)[:, None] * x
+    return out.to(u.dtype)
 
 
 def cross_scan_by_copies(
     scan, u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, exact
 ):
-    """See :func:`selective_scan.cross_scan`; `scan` is the plain scan to use.
+    """Return the output of :func:`selective_scan.cross_scan`; `scan` is the plain scan to use.
 
-    One copy of the activations per direction, as in the published implementation: an input, steps and an output
-    of (batch, K * channels, L) each.
+    One copy of the activations per direction, as in the published implementation: an input, step sizes and an
+    output of (batch, K * channels, L) each.
     """
     frames, joints = u.shape[1:3]
     rank, states = dt_projs_weight.shape[2], A.shape[1]
@@ -43,10 +43,10 @@ def cross_scan_by_copies(
         partners = u[..., list(limb_partners)]
         with_limbs = u + (partners if exact else partners.detach())
     sequences = torch.stack([d.flatten(with_limbs if d.limbs else u) for d in directions], dim=1)
-    factors = torch.einsum("bkdl,kcd->bkcl", sequences, x_proj_weight.to(u.dtype))
-    ranks, B, C = factors.split([rank, states, states], dim=2)
-    steps = torch.einsum("bkrl,kdr->bkdl", ranks, dt_projs_weight.to(u.dtype))
-    y = scan(sequences.flatten(1, 2), steps.flatten(1, 2), A, B, C, D, dt_projs_bias.flatten(), True)
+    projections = torch.einsum("bkdl,kcd->bkcl", sequences, x_proj_weight.to(u.dtype))
+    ranks, B, C = projections.split([rank, states, states], dim=2)
+    step_sizes = torch.einsum("bkrl,kdr->bkdl", ranks, dt_projs_weight.to(u.dtype))
+    y = scan(sequences.flatten(1, 2), step_sizes.flatten(1, 2), A, B, C, D, dt_projs_bias.flatten(), True)
     y = y.unflatten(1, (len(directions), -1))
     merged = sum(d.unflatten(y[:, k], frames, joints) for k, d in enumerate(directions))
     return merged.permute(0, 2, 3, 1)

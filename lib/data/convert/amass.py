@@ -1,6 +1,6 @@
-"""AMASS motion (SMPL-H) as a store (lib/data/store.py): `joints` (n, 17, 3) float32, m, z up, all of part "train".
+"""Conversion of AMASS motion (SMPL-H) to a store (lib/data/store.py): `joints` (n, 17, 3) float32, m, z up, split "train".
 
-A clip is one .npz file, named for its path: source "CMU/01/01_01_poses", camera and action "". The 17 joints are weighted
+A clip is one .npz file, named by its path: source "CMU/01/01_01_poses", camera and action "". The 17 joints are weighted
 sums of the mesh's vertices, by a regressor file, or points of the skeleton, by configs/skeletons/smplh.yaml.
 """
 
@@ -19,15 +19,14 @@ from lib.data.convert.smplh import (
     POINT_NAMES,
     Regressed,
     Skeleton,
-    cannot_load,
     check_array,
     find_model,
     read_model,
-    read_npz,
 )
+from lib.data.npz_files import read_npy, read_npz
 from lib.data.store import check_target, checksum
 from lib.errors import UserError
-from lib.files import PROJECT, require_file, require_folder
+from lib.files import PROJECT, require_folder
 
 MADE_BY = "tools/convert_amass.py"
 TABLE = PROJECT / "configs" / "skeletons" / "smplh.yaml"
@@ -42,7 +41,7 @@ _NO_MOTION = ("shape.npz", "_stagei.npz")  # ends of the names of files that hol
 def convert(
     root, body_models, out, fps=60.0, regressor=None, table=None, skip_bad=False, progress=lambda items, what: items
 ):
-    """Writes the motion below `root` to the store `out`, unless it holds just this already.
+    """Write the motion below `root` to the store `out`, unless it is there and up to date.
 
     Args:
         root: folder with AMASS's .npz files (SMPL-H), at any depth.
@@ -50,10 +49,10 @@ def convert(
         out: the store's folder.
         fps: frames per second of the result; motion of another rate is resampled.
         regressor: .npy file (17, V), joints from vertices, or None; its rows are in the order of
-            `lib.body.skeleton.JOINTS`, and each adds up to 1.
-        table: YAML that says which points of the skeleton the 17 joints are, where there is no regressor; `TABLE`.
+            `lib.body.skeleton.JOINTS`, and each sums to 1.
+        table: YAML that defines the 17 joints by points of the skeleton, without a regressor; None: `TABLE`.
         skip_bad: leave out files that cannot be read instead of stopping.
-        progress: wraps a list of files, `tqdm` say; `what` says what is done with them.
+        progress: wraps a list of files, such as `tqdm`; `what` is the name of the step.
 
     Returns:
         A `lib.data.convert.motion_store.Conversion`.
@@ -82,7 +81,7 @@ def convert(
 
 
 def read_motion(path, bodies, fps):
-    """The 17 joints (n, 17, 3) of an AMASS file, float32, m, z up, at `fps`.
+    """Return the 17 joints (n, 17, 3) of an AMASS file, float32, m, z up, at `fps`.
 
     Raises:
         UserError: the file is truncated, lacks an array, or has one of another shape or not finite.
@@ -108,13 +107,13 @@ def read_motion(path, bodies, fps):
     points_of = bodies.points_of(_gender(path, found["gender"]), betas.astype(np.float64))
     joints = np.empty((len(poses), *ITEM), np.float32)
     for start in range(0, len(poses), BLOCK):
-        rows = slice(start, start + BLOCK)
-        joints[rows] = points_of(poses[rows].astype(np.float64), trans[rows].astype(np.float64))
+        block = slice(start, start + BLOCK)
+        joints[block] = points_of(poses[block].astype(np.float64), trans[block].astype(np.float64))
     return joints if ratio == 1 else resample(joints, ratio * fps, fps).astype(np.float32)
 
 
 class _Bodies:
-    """The body models of both genders, and what the 17 joints are of them."""
+    """Body models of both genders, and the definition of the 17 joints by them."""
 
     def __init__(self, folder, regressor, table):
         self.files = {gender: find_model(folder, gender) for gender in GENDERS}
@@ -131,7 +130,7 @@ class _Bodies:
             self.described = {"regressor_sha256": checksum(regressor)}
 
     def points_of(self, gender, betas):
-        """A function from poses (n, 156) and translations (n, 3) to the 17 joints (n, 17, 3)."""
+        """Return a function from poses (n, 156) and translations (n, 3) to the 17 joints (n, 17, 3)."""
         if self.regressor is not None:
             return Regressed(self.models[gender], betas, self.regressor)
         skeleton = Skeleton(self.models[gender], betas)
@@ -139,26 +138,20 @@ class _Bodies:
 
 
 def _read_regressor(path, models):
-    path = require_file(path)
-    try:
-        regressor = np.load(path, allow_pickle=False)
-    except Exception as error:  # NumPy raises many kinds for a damaged file
-        raise cannot_load(path, "a .npy file of numbers", error) from error
-    if not isinstance(regressor, np.ndarray):
-        raise UserError(f"{path}: is an .npz file, expected .npy")
+    regressor = read_npy(path)
     for model in models.values():
         check_array(path, "regressor", regressor, (len(JOINTS), len(model.template)))
     regressor = regressor.astype(np.float64)
     wrong = np.flatnonzero(np.abs(regressor.sum(1) - 1) > _SUM_TOLERANCE)
     if len(wrong):
-        raise UserError(f"{path}: row {wrong[0]} adds up to {regressor[wrong[0]].sum():g}, expected 1")
+        raise UserError(f"{path}: row {wrong[0]} sums to {regressor[wrong[0]].sum():g}, expected 1")
     for model in models.values():
         _check_sides(path, regressor, model)
     return regressor
 
 
 def _check_sides(path, regressor, model):
-    """Raises a UserError if the row of the right hip is at the left of the one of the left hip."""
+    """Raise a UserError if the regressor's right hip is to the left of its left hip."""
     right, left = (regressor[JOINTS.index(name)] @ model.template for name in ("right hip", "left hip"))
     joints = model.regressor @ model.template
     to_the_right = joints[JOINT_NAMES.index("right_hip")] - joints[JOINT_NAMES.index("left_hip")]
@@ -178,7 +171,7 @@ def _gender(path, array):
 
 
 def _find_files(root):
-    """{name: path} of all motion files below a folder, sorted by path; the name is the path there without its suffix."""
+    """Return {name: path} of the motion files below a folder, sorted; a name is the relative path without its suffix."""
     require_folder(root, "; give the one with AMASS's .npz files")
     paths = (path for path in visible_files(root) if path.suffix == ".npz" and not path.name.endswith(_NO_MOTION))
     files = {path.relative_to(root).with_suffix("").as_posix(): path for path in paths}

@@ -1,4 +1,4 @@
-"""Writing the published folder of clips: one pickle a clip, which `lib.data.training_clips.FileClips` reads."""
+"""Writer of the published folder of clips: one pickle per clip, read by `lib.data.training_clips.FileClips`."""
 
 import pickle
 import shutil
@@ -9,21 +9,21 @@ import numpy as np
 from lib.errors import UserError
 from lib.files import cannot_write, only_one
 
-PARTS = ("train", "test")
+SPLITS = ("train", "test")
 
 
 def write_clip_files(reader, folder, progress=lambda clips: clips):
-    """Writes `folder`/{train,test}/%08d.pkl, dict(data_input (F, 17, 3), data_label (F, 17, 3)), normalised float32.
+    """Write `folder`/{train,test}/%08d.pkl, dict(data_input (F, 17, 3), data_label (F, 17, 3)), normalised float32.
 
     Sources shorter than a clip are resampled from NumPy's seed 0, so that the folder is the same every time.
 
     Args:
         reader: a `DataReaderH36M` that reads confidence.
-        folder: is made; all of it appears when all of it is written.
-        progress: wraps the clip numbers of a part, `tqdm` say.
+        folder: must not exist; it appears when all of it is written.
+        progress: wraps the clip numbers of a split, such as `tqdm`.
 
     Returns:
-        {part: number of clips}.
+        {split: number of clips}.
 
     Raises:
         UserError: `folder` is there already, cannot be written, or another process is writing it.
@@ -42,15 +42,15 @@ def write_clip_files(reader, folder, progress=lambda clips: clips):
                 shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    return {split: len(clips) for split, clips in zip(PARTS, reader.get_split_id())}
+    return {split: len(clips) for split, clips in zip(SPLITS, reader.get_split_id())}
 
 
 def _write(reader, folder, progress):
     np.random.seed(0)
-    for split, clips in zip(PARTS, reader.get_split_id()):
+    for split, clips in zip(SPLITS, reader.get_split_id()):
         (folder / split).mkdir(parents=True)
         for number in progress(range(len(clips))):
-            rows = clips[number]
-            clip = {"data_input": reader.read_2d(split, rows), "data_label": reader.read_3d(split, rows)}
+            frames = clips[number]
+            clip = {"data_input": reader.read_2d(split, frames), "data_label": reader.read_3d(split, frames)}
             with open(folder / split / f"{number:08d}.pkl", "wb") as handle:
                 pickle.dump(clip, handle, protocol=4)

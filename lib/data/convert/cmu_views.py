@@ -1,19 +1,19 @@
-"""CMU motion capture seen by virtual cameras, in Human3.6M's preprocessed layout.
+"""CMU motion capture seen by synthetic cameras, in Human3.6M's preprocessed layout.
 
-Real motion (data/cmu17_large.npz), made-up cameras and made-up detection errors:
+Real motion (data/cmu17_large.npz), synthetic cameras and synthetic detection errors:
 
-Cameras. Human3.6M's picture sizes and focal lengths (1145 to 1150 px, no distortion), one static camera a
+Cameras. Human3.6M's image sizes and focal lengths (1145 to 1150 px, no distortion), one static camera per
 view, aimed at the middle of the person's path. The least distance is the one from which every joint
-stays within 450 px of the picture's centre and is never nearer than 1.5 m. Test: four cameras round each
+stays within 450 px of the image's centre and is never nearer than 1.5 m. Test: four cameras around each
 clip, 90 degrees apart, elevation 5 to 14 degrees, 1.25 times the least distance. Training: clips are cut
-into shots of about 4 s, and each view of a shot has its own camera: yaw anywhere, elevation 0 to 20
+into segments of about 4 s, and each view of a segment has its own camera: any yaw, elevation 0 to 20
 degrees, 1 to 1.6 times the least distance, aim off by up to 0.3 m, and the body scaled by 0.85 to 1.15.
 
-Detections. Errors are in px at a person 400 px tall and scale with the person's size in the picture.
-Each joint errs by a Gaussian of `JOINT_NOISE` px a coordinate; 70 % of its variance is correlated in
-time (first-order autoregressive, 0.15 s), the rest is new in every frame. Outliers: a joint goes wrong
-once in 5 s on average, for 0.1 s on average, by a Gaussian of 40 px a coordinate. Confidence falls with
-the error made: exp(-(error / 25 px)^2 / 2), times a uniform factor of 0.8 to 1.
+Detections. Errors are in px for a person 400 px tall and scale with the person's size in the image.
+The error of a joint is Gaussian with `JOINT_NOISE` px per coordinate; 70 % of its variance is correlated
+in time (first-order autoregressive, 0.15 s), the rest is white. Outliers: once in 5 s on average, for
+0.1 s on average, a Gaussian of 40 px per coordinate is added. Confidence falls with the error:
+exp(-(error / 25 px)^2 / 2), times a uniform random factor of 0.8 to 1.
 """
 
 import hashlib
@@ -22,17 +22,19 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.body.camera import orbit_rotation, project
 from lib.body.skeleton import JOINTS, ROOT
 from lib.data.datasets.h36m import CAMERA_SIZES
+from lib.data.npz_files import read_npz
 from lib.data.pickles import load_arrays
-from lib.errors import UserError, describe
+from lib.errors import UserError
 from lib.files import atomic_path, require_file
 
 VIEWS_FILE = "cmu17_virtual_cam_source.pkl"
 
 FOCAL_LENGTHS = {"54138969": 1145.0, "55011271": 1149.7, "58860488": 1149.1, "60457274": 1145.5}  # px
 
-HALF_PICTURE = 450.0  # px from the centre that a view may use at least distance
+HALF_IMAGE = 450.0  # px from the centre within which joints stay at the least distance
 NEAREST = 1.5  # m
 
 TEST_YAW = np.radians([45, 135, 225, 315])
@@ -40,11 +42,11 @@ TEST_ELEVATION = np.radians([5, 8, 11, 14])
 TRAIN_ELEVATION = np.radians([0, 20])
 TEST_DISTANCE = 1.25  # times the least distance
 TRAIN_DISTANCE = (1.0, 1.6)
-TRAIN_SHOT = 4.0  # s; each shot of a training clip has cameras of its own
+TRAIN_SEGMENT = 4.0  # s; each segment of a training clip has its own cameras
 TRAIN_AIM = 0.3  # m
 TRAIN_BODY_SIZE = (0.85, 1.15)
 
-# px a coordinate at a person 400 px tall, in joint order: hands and feet are found worst.
+# px per coordinate for a person 400 px tall, in joint order: hands and feet are the least accurate.
 JOINT_NOISE = np.array([3, 4, 4.5, 6, 4, 4.5, 6, 4, 3, 3, 4, 4, 5, 6.5, 4, 5, 6.5])
 CORRELATED_VARIANCE = 0.7
 CORRELATION_TIME = 0.15  # s
@@ -53,21 +55,21 @@ OUTLIER_DURATION = 0.1  # s
 OUTLIER_NOISE = 40.0  # px
 CONFIDENCE_WIDTH = 25.0  # px
 REFERENCE_HEIGHT = 400.0  # px
-BODY_HEIGHT = 1.7  # m, of the person whose picture is REFERENCE_HEIGHT tall
+BODY_HEIGHT = 1.7  # m, of the person who is REFERENCE_HEIGHT tall in the image
 
 
 def make_views(motion_file, target, train_views=3, seed=0, progress=lambda clips: clips):
-    """Writes the views of all clips of `motion_file` to `target`, unless it holds just these already.
+    """Write the views of all clips of `motion_file` to `target`, unless it is there and up to date.
 
     Args:
         motion_file: the project's `cmu17_large.npz`.
         target: the pickle to write, atomically.
-        train_views: random views of each shot of a training clip; a test clip has four fixed ones.
+        train_views: random views of each segment of a training clip; a test clip has four fixed ones.
         seed: of every random draw.
-        progress: wraps the list of clips, `tqdm` say.
+        progress: wraps the list of clips, such as `tqdm`.
 
     Returns:
-        Whether the file was made; False where the cached one serves.
+        Whether the file was written; False if the cached one is up to date.
 
     Raises:
         UserError: the motion file is missing, truncated or not of this layout; `target` cannot be written.
@@ -82,26 +84,26 @@ def make_views(motion_file, target, train_views=3, seed=0, progress=lambda clips
     if target.is_file() and _provenance(target) == provenance:
         return False
     motion = read_motion(motion_file)
-    parts = {"train": [], "test": []}
+    splits = {"train": [], "test": []}
     for index, name in progress(list(enumerate(motion["name"].tolist()))):
         split = str(motion["split"][index])
-        rows = slice(motion["start"][index], motion["start"][index + 1])
-        joints = (motion["root"][rows, None] + motion["joints"][rows].astype(float)) * 1e-4  # 0.1 mm -> m
+        frames = slice(motion["start"][index], motion["start"][index + 1])
+        joints = (motion["root"][frames, None] + motion["joints"][frames].astype(float)) * 1e-4  # 0.1 mm -> m
         fps = float(motion["fps"])
         rng = np.random.default_rng((seed, index))
-        shots, views = [joints], len(TEST_YAW)
+        segments, views = [joints], len(TEST_YAW)
         if split == "train":
-            shots = np.array_split(joints, max(1, round(len(joints) / (TRAIN_SHOT * fps))))
+            segments = np.array_split(joints, max(1, round(len(joints) / (TRAIN_SEGMENT * fps))))
             views = train_views
-        for number, shot in enumerate(shots, 1):
+        for number, segment in enumerate(segments, 1):
             for view in range(views):
-                seen = see(shot, split, view, fps, rng)
-                seen["action"] = np.full(len(shot), str(motion["action"][index]))
-                seen["source"] = np.full(len(shot), f"{name}_shot_{number:02d}_ca_{view + 1:02d}")
-                parts[split].append(seen)
+                seen = see(segment, split, view, fps, rng)
+                seen["action"] = np.full(len(segment), str(motion["action"][index]))
+                seen["source"] = np.full(len(segment), f"{name}_shot_{number:02d}_ca_{view + 1:02d}")
+                splits[split].append(seen)
     dataset = {
         split: {key: np.concatenate([view[key] for view in views]) for key in views[0]}
-        for split, views in parts.items()
+        for split, views in splits.items()
     }
     with atomic_path(target) as temporary, open(temporary, "wb") as handle:
         pickle.dump(dataset | {"provenance": provenance}, handle, protocol=5)
@@ -112,25 +114,24 @@ def _provenance(target):
     try:
         return load_arrays(target).get("provenance")
     except UserError:
-        return None  # damaged: it is made anew
+        return None  # damaged: it is written again
 
 
 def read_motion(path):
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            motion = {
-                key: arrays[key] for key in ("root", "joints", "start", "name", "action", "split", "subject", "fps")
-            }
-    except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
-        raise UserError(
-            f"{path}: is truncated or not the project's motion file ({describe(error)}); "
-            "restore it with: git checkout -- data/cmu17_large.npz"
-        ) from error
-    return motion
+    """Read a file of motion capture in the layout of data/README.md.
+
+    Returns:
+        {"root", "joints", "start", "name", "action", "split", "subject", "fps": array}.
+
+    Raises:
+        UserError: the file is missing, damaged or lacks an array.
+    """
+    keys = ("root", "joints", "start", "name", "action", "split", "subject", "fps")
+    return read_npz(path, keys, f"; if it ships with the project, restore it with: git checkout -- {path}")
 
 
 def see(joints, split, view, fps, rng):
-    """Return what one camera sees of joints (n, 17, 3), m, z up: the arrays of the layout, an entry a frame.
+    """Return the view of one camera of joints (n, 17, 3), m, z up: the arrays of the layout, one entry per frame.
 
     split: "test" for the fixed cameras of numbers `view`, "train" for random ones.
     """
@@ -148,14 +149,13 @@ def see(joints, split, view, fps, rng):
         joints, middle = joints * size, middle * size
         aim = middle + rng.uniform(-TRAIN_AIM, TRAIN_AIM, 3)
 
-    towards = np.array([np.cos(elevation) * np.cos(yaw), np.cos(elevation) * np.sin(yaw), np.sin(elevation)])
-    rotation = _look_along(-towards)
+    rotation = orbit_rotation(yaw, elevation)
     focal = FOCAL_LENGTHS[camera]
-    points = (joints - aim) @ rotation.T  # x right, y down, z ahead, from the aim
+    points = (joints - aim) @ rotation.T  # x right, y down, z forward, from the aim
     points[..., 2] += farther * _least_distance(points, focal)
 
     width, height = CAMERA_SIZES[camera]
-    pixels = points[..., :2] / points[..., 2:] * focal + np.array([width, height]) / 2
+    pixels = project(points, focal, np.array([width, height]) / 2)
     root_depth = points[:, ROOT, 2]
     factor = 1e3 * root_depth / focal  # mm per px at the root
     depth = (points[..., 2] - root_depth[:, None]) * 1e3 / factor[:, None]
@@ -172,20 +172,13 @@ def see(joints, split, view, fps, rng):
 
 
 def _least_distance(points, focal):
-    """How far back (m) a camera must stand for all points (n, 17, 3) to be in the picture and `NEAREST` ahead."""
+    """Return the least distance (m) at which all points (n, 17, 3) are in the image and at least `NEAREST` away."""
     to_the_side = np.abs(points[..., :2]).max(-1)
-    return (np.maximum(to_the_side * focal / HALF_PICTURE, NEAREST) - points[..., 2]).max()
-
-
-def _look_along(direction):
-    """Rotation whose rows are a camera's right, down and ahead; ahead is `direction`, right is level."""
-    right = np.cross(direction, [0, 0, 1])
-    right /= np.linalg.norm(right)
-    return np.stack([right, np.cross(direction, right), direction])
+    return (np.maximum(to_the_side * focal / HALF_IMAGE, NEAREST) - points[..., 2]).max()
 
 
 def _detect(pixels, person_height, fps, rng):
-    """Detections of true pixels (n, 17, 2) and their confidence (n, 17); person_height (n,) in px."""
+    """Return detections of true pixels (n, 17, 2) and their confidence (n, 17); person_height (n,) in px."""
     frames = len(pixels)
     memory = np.exp(-1 / (CORRELATION_TIME * fps))
     drift = rng.standard_normal(pixels.shape)

@@ -1,4 +1,4 @@
-"""A pickle in Human3.6M's preprocessed layout as a store."""
+"""Conversion of a pickle in Human3.6M's preprocessed layout to a store."""
 
 from pathlib import Path
 
@@ -8,20 +8,20 @@ from lib.files import require_file
 
 
 def convert(source, target=None, progress=lambda arrays: arrays):
-    """Writes the store of a pickle in Human3.6M's layout, unless it is there and made of just this file.
+    """Write the store of a pickle in Human3.6M's layout, unless it is there and up to date.
 
     Arrays are stored as float32, `2.5d_factor` as float64.
 
     Args:
         source: the pickle.
         target: folder of the store; beside the pickle by default.
-        progress: wraps the list of (part, key) to write, `tqdm` say.
+        progress: wraps the list of (split, key) to write, such as `tqdm`.
 
     Returns:
         The store's folder, and whether it was written.
 
     Raises:
-        UserError: the pickle is missing, unreadable or not in this layout (names key and row), or the store cannot
+        UserError: the pickle is missing, unreadable or not in this layout (names key and frame), or the store cannot
             be written; an earlier store is untouched then.
     """
     source = require_file(source, HINT.format("give --dt-root and --dt-file"))
@@ -36,11 +36,11 @@ def convert(source, target=None, progress=lambda arrays: arrays):
     if provenance_of(target) == provenance:
         (target / INDEX).touch()  # newer than the pickle again, if that was copied
         return target, False
-    parts = open_pickle(source)
+    splits = open_pickle(source)
     with writing(target, provenance, CAMERA_SIZES) as writer:
-        for split, part in parts.items():
-            writer.part(split, part.runs)
-        for split, key in progress([(split, key) for split, part in parts.items() for key in part.arrays]):
+        for name, split in splits.items():
+            writer.split(name, split.sequences)
+        for name, key in progress([(name, key) for name, split in splits.items() for key in split.arrays]):
             dtype, shape = STORED[key]
-            writer.array(split, key, dtype, shape, blocks_of(parts[split].arrays[key], shape))
+            writer.array(name, key, dtype, shape, blocks_of(splits[name].arrays[key], shape))
     return target, True

@@ -1,7 +1,7 @@
-"""Files of motion as one store (lib/data/store.py): `joints` (n, 17, 3) float32, m, z up.
+"""Conversion of motion files to one store (lib/data/store.py): `joints` (n, 17, 3) float32, m, z up.
 
-Each file is a clip. It is read once and its joints kept in a hidden folder beside the store until all are there: a
-conversion that was interrupted, or met a file that cannot be read, goes on with what it finds there.
+Each file is a clip. It is read once and its joints are kept in a hidden folder beside the store until all are there: a
+conversion that was interrupted, or met a file that cannot be read, resumes from there.
 """
 
 import json
@@ -12,18 +12,21 @@ from pathlib import Path
 import numpy as np
 
 from lib.body.skeleton import JOINTS
-from lib.data.store import Runs, provenance_of, writing
+from lib.data.store import Sequences, provenance_of, writing
 from lib.errors import UserError
 from lib.files import atomic_path, only_one
 
 ITEM = (len(JOINTS), 3)
-PARTS = ("train", "test")
-_NOT_OF_CLIPS = ("input", "skip_bad", "actions", "test")  # keys of a provenance on which no clip's joints depend
+SPLITS = ("train", "test")
+_NOT_OF_CLIPS = ("input", "skip_bad", "actions", "test")  # keys of a provenance that no clip's joints depend on
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """written: False where the store was there already; skipped: what was wrong with each clip left out."""
+    """Result of a conversion.
+
+    written: False if the store was up to date; skipped: the errors of the clips that were skipped.
+    """
 
     written: bool
     clips: int = 0
@@ -31,7 +34,7 @@ class Conversion:
     skipped: tuple = ()
 
     def summary(self, out, fps):
-        """One line about the store `out`."""
+        """Return one line about the store `out`."""
         if not self.written:
             return f"{out}: is up to date"
         left_out = f", {len(self.skipped)} skipped" if self.skipped else ""
@@ -47,19 +50,19 @@ def write_motion(
     read,
     skip_bad,
     progress,
-    part_of=lambda name: "train",
+    split_of=lambda name: "train",
     action_of=lambda name: "",
 ):
-    """Writes the store `out`, unless one of this provenance is there.
+    """Write the store `out`, unless one of this provenance is there.
 
     Args:
-        root: where the files are from, for a message.
+        root: folder of the files, for a message.
         files: {clip's name: path}.
         made_of: {clip's name: hexadecimal checksum of all files that its joints come from}.
         read: path -> joints (n, 17, 3).
         skip_bad: leave out files that cannot be read instead of stopping.
-        progress: wraps the list of files, given "clips".
-        part_of, action_of: of a clip's name.
+        progress: wraps the list of files, with the label "clips".
+        split_of, action_of: functions of a clip's name.
 
     Returns:
         A `Conversion`.
@@ -94,10 +97,9 @@ def write_motion(
             if not clips:
                 raise UserError(f"{root}: none of its {len(files)} clips can be read; the first: {skipped[0]}")
             with writing(out, provenance, cameras={}) as writer:
-                for part in PARTS:
-                    _write_part(
-                        writer, part, {name: c for name, c in clips.items() if part_of(name) == part}, action_of
-                    )
+                for split in SPLITS:
+                    of_split = {name: clip for name, clip in clips.items() if split_of(name) == split}
+                    _write_split(writer, split, of_split, action_of)
         except Exception as error:
             if not (isinstance(error, _Unreadable) and any(ready.glob("*.npy"))):
                 shutil.rmtree(ready, ignore_errors=True)
@@ -107,22 +109,22 @@ def write_motion(
 
 
 class _Unreadable(UserError):
-    """A clip's file cannot be read."""
+    """Error for a clip's file that cannot be read."""
 
 
 def visible_files(root):
-    """All files below a folder, sorted; those that are hidden, or in a hidden folder, are left out."""
+    """Return the files below a folder, sorted, without hidden ones and those in hidden folders."""
     found = (path for path in root.rglob("*") if not any(part[0] == "." for part in path.relative_to(root).parts))
     return sorted(path for path in found if path.is_file())
 
 
 def _finite_joints(path, read):
-    """What `read` makes of a file.
+    """Return the joints that `read` returns for a file.
 
     Raises:
         UserError: it cannot be read, or gives joints that are not finite (names the frame of the result).
     """
-    with np.errstate(all="ignore"):  # what overflows is not finite
+    with np.errstate(all="ignore"):  # overflow gives values that are not finite
         joints = read(path)
     bad = np.flatnonzero(~np.isfinite(joints).all((1, 2)))
     if len(bad):
@@ -131,7 +133,7 @@ def _finite_joints(path, read):
 
 
 def _frames_of(path):
-    """Frames of a finished clip; None if it is not there, or damaged."""
+    """Return the number of frames of a finished clip; None if it is missing or damaged."""
     try:
         joints = np.load(path, mmap_mode="r", allow_pickle=False)
         return len(joints) if joints.shape[1:] == ITEM else None
@@ -140,7 +142,7 @@ def _frames_of(path):
 
 
 def _empty_unless_of(ready, provenance, named):
-    """Removes clips that were made of or by something else, and labels the folder."""
+    """Remove clips of another provenance, and store this one's in the folder."""
     label, text = ready / "provenance.json", json.dumps(provenance, indent=1)
     if not label.is_file() or label.read_text(encoding="utf-8") != text:
         shutil.rmtree(ready, ignore_errors=True)
@@ -148,12 +150,12 @@ def _empty_unless_of(ready, provenance, named):
             temporary.write_text(text, encoding="utf-8")
 
 
-def _write_part(writer, part, clips, action_of):
-    """clips: {name: (file of its joints, frames)}."""
+def _write_split(writer, split, clips, action_of):
+    """Write a split of clips {name: (file of its joints, frames)}, if there are any."""
     if not clips:
         return
     names = list(clips)
     start = np.cumsum([0] + [count for _, count in clips.values()])
     actions = np.array([action_of(name) for name in names])
-    writer.part(part, Runs(np.array(names), np.full(len(names), ""), actions, start))
-    writer.array(part, "joints", np.float32, ITEM, (np.load(file) for file, _ in clips.values()))
+    writer.split(split, Sequences(np.array(names), np.full(len(names), ""), actions, start))
+    writer.array(split, "joints", np.float32, ITEM, (np.load(file) for file, _ in clips.values()))

@@ -1,4 +1,4 @@
-"""MPI-INF-3DHP's archive, or the npz files that other projects made of it, as a store."""
+"""Conversion of MPI-INF-3DHP's archive, or of the npz files derived from it, to a store."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.body.skeleton import JOINTS, ROOT
 from lib.data.pickles import load_npz_objects
-from lib.data.store import Runs, check_target, checksum, provenance_of, writing
+from lib.data.store import Sequences, check_target, checksum, provenance_of, writing
 from lib.errors import UserError, describe
 from lib.files import require_file, require_folder
 
@@ -41,7 +41,7 @@ _CHANNELS = {"joint_2d": 2, "joint_3d": 3}
 _ARCHIVE_KEYS = {"joint_2d": "annot2", "joint_3d": "univ_annot3"}
 _NPZ_KEYS = {"joint_2d": "data_2d", "joint_3d": "data_3d"}
 
-# Where the archive's folders S1 to S8 and TS1 to TS6 are looked for.
+# Folders that are searched for the archive's S1 to S8 and TS1 to TS6.
 _TRAIN_FOLDERS = (".", "data", "train", "train_data", "mpi_inf_3dhp")
 _TEST_FOLDERS = (
     *(".", "mpi_inf_3dhp_test_set", "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set", "test", "test_data"),
@@ -52,15 +52,15 @@ _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def convert(source, target, progress=lambda items, label: items):
-    """Writes the store of MPI-INF-3DHP, unless it is there and made of just these files.
+    """Write the store of MPI-INF-3DHP, unless it is there and up to date.
 
-    Its parts "train" and "test" hold `joint_2d` (n, 17, 2) float32 px, `joint_3d` (n, 17, 3) float32 mm in camera
+    Its splits "train" and "test" hold `joint_2d` (n, 17, 2) float32 px, `joint_3d` (n, 17, 3) float32 mm in camera
     coordinates, both in the project's joint order, `valid` (n,) bool and `activity` (n,) int8.
 
     Args:
         source: the `Archive` or `NpzFiles` to read.
         target: folder of the store.
-        progress: wraps the files to hash or the sequences to write, given what is done with them.
+        progress: wraps the files to hash or the sequences to write; the second argument is the name of the step.
 
     Returns:
         Whether it was written.
@@ -80,30 +80,30 @@ def convert(source, target, progress=lambda items, label: items):
     }
     if provenance_of(target) == provenance:
         return False
-    parts = source.parts(progress)
-    if not any(sequence.valid.any() for sequence in parts["test"]):
-        raise UserError(f"{parts['test'][0].file}: no frame of {', '.join(TEST_CAMERAS)} is valid; copy it again")
+    splits = source.splits(progress)
+    if not any(sequence.valid.any() for sequence in splits["test"]):
+        raise UserError(f"{splits['test'][0].file}: no frame of {', '.join(TEST_CAMERAS)} is valid; copy it again")
     with writing(target, provenance, CAMERA_SIZES) as writer:
-        for part, sequences in parts.items():
-            writer.part(part, _runs_of(sequences))
-        for part, sequences in parts.items():
+        for split, sequences in splits.items():
+            writer.split(split, _sequences_of(sequences))
+        for split, sequences in splits.items():
             for key, (dtype, shape) in STORED.items():
-                blocks = (_blocks(sequence, key) for sequence in progress(sequences, f"{part} {key}"))
-                writer.array(part, key, dtype, shape, chain.from_iterable(blocks))
+                blocks = (_blocks(sequence, key) for sequence in progress(sequences, f"{split} {key}"))
+                writer.array(split, key, dtype, shape, chain.from_iterable(blocks))
     return True
 
 
 @dataclass(frozen=True)
 class _Sequence:
-    """What one sequence of either layout gives, one run of frames after another."""
+    """One sequence of either layout: the frames of its cameras, concatenated."""
 
     file: Path
-    sources: list  # of each run: source, camera, action
-    frames: list  # of each run
+    sources: list  # of each camera: source, camera, action
+    frames: list  # of each camera
     valid: np.ndarray  # (all frames,)
     activity: np.ndarray  # (all frames,)
-    keys: dict  # what the file calls "joint_2d" and "joint_3d"
-    read: Callable  # that key -> iterator of one array (frames, 17, 2 or 3) for each run, in the archive's joint order
+    keys: dict  # names of "joint_2d" and "joint_3d" in the file
+    read: Callable  # that key -> iterator of one array (frames, 17, 2 or 3) per camera, in the archive's joint order
 
     def __post_init__(self):
         for (source, _, _), frames in zip(self.sources, self.frames):
@@ -112,7 +112,7 @@ class _Sequence:
 
 
 class Archive:
-    """The archive as published: S1/Seq1/annot.mat to S8/Seq2/annot.mat and TS1/annot_data.mat to TS6/annot_data.mat.
+    """Archive as published: S1/Seq1/annot.mat to S8/Seq2/annot.mat and TS1/annot_data.mat to TS6/annot_data.mat.
 
     Args:
         root: the folder with S1 to S8, or one with a usual folder that has them.
@@ -132,8 +132,8 @@ class Archive:
         for name in TEST_CAMERAS:
             self.files[name] = require_file(test / name / "annot_data.mat", "; all of TS1 to TS6 are needed")
 
-    def parts(self, progress):
-        """{"train", "test": list of `_Sequence`}."""
+    def splits(self, progress):
+        """Return {"train", "test": list of `_Sequence`}."""
         return {
             "train": [self._train(name) for name in progress(list(TRAIN_FRAMES), "frames")],
             "test": [self._test(name) for name in TEST_CAMERAS],
@@ -153,7 +153,7 @@ class Archive:
 
 
 class NpzFiles:
-    """The npz files that P-STMO made of the archive and later papers share; they have no activity labels.
+    """Npz files that P-STMO derived from the archive and later papers share; they have no activity labels.
 
     Args:
         train: `data_train_3dhp.npz`: {"S1 Seq1": [{"0": {data_2d (n, 17, 2) px, data_3d (n, 17, 3) mm}, ...}, fps]}.
@@ -166,9 +166,9 @@ class NpzFiles:
     def __init__(self, train, test):
         self.files = {"train": require_file(train), "test": require_file(test)}
 
-    def parts(self, progress):
-        """{"train", "test": list of `_Sequence`}. Holds the content of both files."""
-        train, test = (_content(self.files[part]) for part in progress(["train", "test"], "reading"))
+    def splits(self, progress):
+        """Return {"train", "test": list of `_Sequence`}, with the content of both files in memory."""
+        train, test = (_content(self.files[split]) for split in progress(["train", "test"], "reading"))
         return {
             "train": [self._train(train, name) for name in TRAIN_FRAMES],
             "test": [self._test(test, name) for name in TEST_CAMERAS],
@@ -202,7 +202,7 @@ def _train_sequence(file, name, frames, keys, read):
 
 
 def _test_sequence(file, name, valid, activity, keys, read):
-    """valid, activity: arrays of as many numbers as there are frames."""
+    """Return the `_Sequence` of a test sequence; valid, activity: one number per frame."""
     for key, numbers, most in (("valid frames", valid, 1), ("activity labels", activity, MOST_ACTIVITIES)):
         if numbers.size != valid.size:
             raise UserError(f"{file}: {name}: has {numbers.size} {key}, but marks {valid.size} frames as valid or not")
@@ -212,15 +212,16 @@ def _test_sequence(file, name, valid, activity, keys, read):
     return _Sequence(file, sources, [valid.size], valid.ravel() == 1, activity.ravel(), keys, read)
 
 
-def _runs_of(sequences):
-    """`Runs` of all frames of some sequences."""
+def _sequences_of(sequences):
+    """Return the `Sequences` of the frames of a list of `_Sequence`."""
     names = np.array([names for sequence in sequences for names in sequence.sources], dtype=str)
     frames = [frames for sequence in sequences for frames in sequence.frames]
-    return Runs(*names.T, np.cumsum([0, *frames]))
+    source, camera, action = names.T
+    return Sequences(source, camera, action, np.cumsum([0, *frames]))
 
 
 def _blocks(sequence, key):
-    """Yields what is stored of a sequence under `key`, checked."""
+    """Yield the checked arrays of a sequence that are stored under `key`."""
     if key not in _CHANNELS:
         yield getattr(sequence, key)
         return
@@ -247,7 +248,7 @@ def _blocks(sequence, key):
 
 
 def _check_valid_is_as_long(sequence, key, poses):
-    """Raises a UserError if both arrays of a test sequence have a pose for more or fewer frames than `valid`."""
+    """Raise a UserError if both arrays of a test sequence have poses for more or fewer frames than `valid`."""
     if len(sequence.frames) != 1 or poses.ndim != 3 or len(poses) == sequence.frames[0]:
         return
     (other,) = _CHANNELS.keys() - {key}
@@ -260,14 +261,14 @@ def _check_valid_is_as_long(sequence, key, poses):
 
 
 def _check_millimetres(place, poses):
-    """Raises a UserError if people (n, 17, 3), of whom there may be none, are too small for mm."""
+    """Raise a UserError if poses (n, 17, 3), n may be 0, are too small to be in mm."""
     heights = np.linalg.norm(poses[:, JOINTS.index("head top")] - poses[:, ROOT], axis=-1)
     if len(heights) and np.median(heights) < _LEAST_HEIGHT:
         raise UserError(f"{place}: pelvis to head top is {np.median(heights):.3g} at the median; expected poses in mm")
 
 
 def _read_annot(file, frames, key):
-    """Yields (frames, 17, 2 or 3) for each of `TRAIN_CAMERAS` from a training sequence's `annot.mat`."""
+    """Yield (frames, 17, 2 or 3) for each of `TRAIN_CAMERAS` from a training sequence's `annot.mat`."""
     joints, channels = 28, {"annot2": 2, "univ_annot3": 3}[key]
     for camera, count, cell in zip(TRAIN_CAMERAS, frames, _read_mat(file, key, TRAIN_CAMERAS)):
         if cell.ndim != 2 or cell.shape[1] != joints * channels or len(cell) < count:
@@ -277,25 +278,25 @@ def _read_annot(file, frames, key):
 
 
 def _read_annot_data(file, key):
-    """Yields (frames, 17, 2 or 3) from a test sequence's `annot_data.mat`, which holds (2 or 3, 17, 1, frames)."""
+    """Yield (frames, 17, 2 or 3) from a test sequence's `annot_data.mat`, which holds (2 or 3, 17, 1, frames)."""
     for array in _read_mat(file, key):
         yield array.T.squeeze(1) if array.ndim == 4 and array.shape[2] == 1 else array.T
 
 
-def _read_npz(places, runs, key):
-    """Yields array `key` of each of some dicts; `places` is what messages call them."""
-    for place, arrays in zip(places, runs):
+def _read_npz(places, cameras, key):
+    """Yield array `key` of each dict of a list; `places` are their names in messages."""
+    for place, arrays in zip(places, cameras):
         yield np.asarray(_entry(arrays, key, place))
 
 
 def _content(file):
-    """The dict in one of the npz files."""
+    """Return the dict in one of the npz files."""
     content = load_npz_objects(file, "data")
     return content.item() if isinstance(content, np.ndarray) and content.size == 1 else content
 
 
 def _entry(content, key, place):
-    """An entry of a dict."""
+    """Return an entry of a dict."""
     if not isinstance(content, dict):
         raise UserError(f"{place}: is {type(content).__name__}, expected a dict with {key!r}")
     if key not in content:
@@ -304,7 +305,7 @@ def _entry(content, key, place):
 
 
 def _folder_of(names, root, folders, hint):
-    """The first of some folders below `root` that has a folder of one of these names."""
+    """Return the first of `folders` below `root` that contains a folder of one of these names."""
     require_folder(root, hint)
     for folder in folders:
         if any((Path(root) / folder / name).is_dir() for name in names):
@@ -314,7 +315,7 @@ def _folder_of(names, root, folders, hint):
 
 
 def _read_mat(path, name, cells=None):
-    """Yields variable `name` of a MATLAB file, of any version, or those cells (numbers) of it; in MATLAB's shape.
+    """Yield variable `name` of a MATLAB file of any version, or its cells of these numbers, in MATLAB's shape.
 
     Raises:
         UserError: there is no such variable or cell, the file is damaged, or the package to read it is missing.

@@ -7,7 +7,7 @@ from lib.data.convert.mocap.motion import LEAST_FPS, MOST_FPS
 
 
 def add_motion_options(parser, out, files):
-    """Adds --out (by default the store `out`), --fps and --skip-bad, which is about `files`."""
+    """Add --out (by default the store `out`), --fps and --skip-bad; `files` is the noun for its help."""
     parser.add_argument("--out", default=out, help="default: %(default)s")
     parser.add_argument(
         "--fps",
@@ -23,7 +23,7 @@ def _frames_per_second(text):
 
 
 def report(done, options):
-    """Prints what became of a `lib.data.convert.motion_store.Conversion`."""
+    """Print the result of a `lib.data.convert.motion_store.Conversion`."""
     for problem in done.skipped:
         print(f"skipped {problem}", file=sys.stderr)
     print(done.summary(options.out, options.fps))

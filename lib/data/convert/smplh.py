@@ -1,14 +1,14 @@
-"""SMPL-H bodies (Romero et al. 2017; SMPL: Loper et al. 2015): where joints and points of the skin are in a pose.
+"""SMPL-H bodies (Romero et al. 2017; SMPL: Loper et al. 2015): positions of joints and of points of the skin in a pose.
 
-With S the vertices at rest in a person's shape, J their joints, R the joints' own rotations, G and x a joint's rotation
+With S the vertices of a person's shape at rest, J their joints, R the joints' local rotations, G and x a joint's rotation
 and position in the world:
 
     S = v_template + shapedirs betas,  J = J_regressor S
     G_root = R_root, x_root = J_root + trans;  G = G_parent R, x = x_parent + G_parent (J - J_parent)
     a vertex: sum over joints of its weight times (x + G (s - J)),  s = S + posedirs (R - 1 of all joints but the root)
 
-Soft tissue (DMPL) is left out. A point that is a weighted sum of vertices is linear in G, x and s: what the sum over
-vertices gives is computed once per person, so that no mesh is built for any frame.
+Soft tissue (DMPL) is left out. A point that is a weighted sum of vertices is linear in G, x and s: the sums over
+vertices are computed once per person, so that no frame needs a mesh.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from lib.data.pickles import refuse_npy
-from lib.errors import UserError, describe
-from lib.files import require_file
+from lib.data.npz_files import read_npz
+from lib.errors import UserError
 
-JOINT_NAMES = (  # the body's, which come first; those of the fingers follow
+JOINT_NAMES = (  # of the body; the fingers' joints follow
     "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
     "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder",
     "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
@@ -36,10 +35,10 @@ _WHERE = "the 'Extended SMPL+H model' of mano.is.tue.mpg.de has them (smplh.tar.
 
 @dataclass(frozen=True)
 class BodyModel:
-    """V vertices, 52 joints.
+    """Body model of V vertices and 52 joints.
 
     template (V, 3) m; shapes (V, 3, n); regressor (52, V); weights (V, 52); parents (52,), -1 for the root; poses
-    (V, 3, 459), or None if not asked for.
+    (V, 3, 459), or None if not requested.
     """
 
     path: Path
@@ -52,10 +51,10 @@ class BodyModel:
 
 
 def find_model(folder, gender):
-    """The model file of a gender below a folder: GENDER/model.npz, smplh/GENDER/model.npz or SMPLH_GENDER.npz.
+    """Return the model file of a gender below a folder: GENDER/model.npz, smplh/GENDER/model.npz or SMPLH_GENDER.npz.
 
     Raises:
-        UserError: there is none; says where to get one, above all if there is a pickle, which only its own code reads.
+        UserError: there is none, or only a pickle; says where to get one.
     """
     folder = Path(folder)
     names = [f"{gender}/model", f"smplh/{gender}/model", f"SMPLH_{gender}", f"SMPLH_{gender.upper()}"]
@@ -72,7 +71,7 @@ def find_model(folder, gender):
 
 
 def read_model(path, with_poses=False):
-    """The `BodyModel` of an .npz file; pose blend shapes only if asked for.
+    """Read the `BodyModel` of an .npz file; pose blend shapes only if requested.
 
     Raises:
         UserError: the file is missing, truncated, holds objects, or lacks an array (names it) or has it in another shape.
@@ -107,36 +106,8 @@ def read_model(path, with_poses=False):
     )
 
 
-def read_npz(path, keys):
-    """{key: array} of an .npz file without objects.
-
-    Raises:
-        UserError: the file is missing, truncated, lacks a key, or a key's array holds objects.
-    """
-    require_file(path)
-    refuse_npy(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            there = archive.files
-            found = {key: archive[key] for key in keys if key in there}
-    except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
-        raise cannot_load(path, "an .npz file of plain arrays", error) from error
-    for key in keys:
-        if key not in found:
-            raise UserError(f"{path}: lacks array {key!r}; it has {', '.join(there) or 'none'}")
-    return found
-
-
-def cannot_load(path, expected, error):
-    """The `UserError` for what `np.load` raised of a file that it is not to unpickle."""
-    if "Object arrays cannot be loaded" in str(error):
-        return UserError(f"{path}: holds Python objects, which are not loaded; expected {expected}")
-    reason = "pickles are not loaded" if "allow_pickle" in str(error) else describe(error)
-    return UserError(f"{path}: is truncated, or not {expected} ({reason})")
-
-
 def check_array(path, key, array, shape):
-    """Raises a UserError unless an array holds finite numbers and has this shape."""
+    """Raise a UserError unless an array holds finite numbers and has this shape."""
     if array.shape != shape:
         raise UserError(f"{path}: {key!r} has shape {array.shape}, expected {shape}")
     if array.dtype.kind not in "iuf":
@@ -147,11 +118,11 @@ def check_array(path, key, array, shape):
 
 
 class Skeleton:
-    """The joints of a body of one shape, and the two `HEAD_VERTICES`, fixed to the head.
+    """Joints of a body of one shape, and the two `HEAD_VERTICES`, fixed to the head.
 
     Args:
         model: a `BodyModel`.
-        betas: (n,) shape; what the model has no direction for is left out.
+        betas: (n,) shape; coefficients beyond the model's are ignored.
 
     Raises:
         UserError: the model's mesh has no such vertices.
@@ -165,9 +136,9 @@ class Skeleton:
         self.head = vertices[list(HEAD_VERTICES.values())] - self.rest[_HEAD]
 
     def __call__(self, poses, trans):
-        """Points (n, 24, 3), `POINT_NAMES`, in m, of poses (n, 156) (rotation vectors) and translations (n, 3) in m."""
-        _, turned, joints = _pose(self.rest, self.parents, poses, trans)
-        head = joints[:, _HEAD, None] + np.einsum("nij,vj->nvi", turned[:, _HEAD], self.head)
+        """Return points (n, 24, 3), `POINT_NAMES`, in m, of poses (n, 156) (rotation vectors) and translations (n, 3) in m."""
+        _, rotations, joints = _pose(self.rest, self.parents, poses, trans)
+        head = joints[:, _HEAD, None] + np.einsum("nij,vj->nvi", rotations[:, _HEAD], self.head)
         return np.concatenate([joints[:, : len(JOINT_NAMES)], head], axis=1)
 
 
@@ -183,11 +154,11 @@ class Regressed:
     def __init__(self, model, betas, regressor):
         self.parents = model.parents
         vertices, self.rest = _at_rest(model, betas)
-        # A point is a sum over joints j of  share (x - G J) + G (place + directions (R - 1)),  of the joints it hangs on.
+        # A point is a sum over joints j of  share (x - G J) + G (place + directions (R - 1)),  of the joints that move it.
         shares, places, directions, self.owner, self.starts = [], [], [], [], []
-        for row in regressor:
-            used = np.flatnonzero(row)
-            weights = model.weights[used] * row[used, None]
+        for of_vertices in regressor:
+            used = np.flatnonzero(of_vertices)
+            weights = model.weights[used] * of_vertices[used, None]
             owners = np.flatnonzero(np.abs(weights).sum(0)) if len(used) else np.array([0])
             self.starts.append(len(self.owner))
             self.owner.extend(owners.tolist())
@@ -199,29 +170,29 @@ class Regressed:
         self.directions = np.concatenate(directions).reshape(3 * len(self.owner), -1).T
 
     def __call__(self, poses, trans):
-        """Points (n, K, 3) in m of poses (n, 156) and translations (n, 3) in m."""
-        own, turned, joints = _pose(self.rest, self.parents, poses, trans)
+        """Return points (n, K, 3) in m of poses (n, 156) and translations (n, 3) in m."""
+        own, rotations, joints = _pose(self.rest, self.parents, poses, trans)
         feature = (own[:, 1:] - np.eye(3)).reshape(len(poses), -1)
         bent = self.place + (feature @ self.directions).reshape(len(poses), -1, 3)
         bent -= self.share[:, None] * self.rest[self.owner]
-        parts = np.einsum("npij,npj->npi", turned[:, self.owner], bent) + self.share[:, None] * joints[:, self.owner]
+        parts = np.einsum("npij,npj->npi", rotations[:, self.owner], bent) + self.share[:, None] * joints[:, self.owner]
         return np.add.reduceat(parts, self.starts, axis=1)
 
 
 def _at_rest(model, betas):
-    """Vertices (V, 3) and joints (52, 3) of a shape."""
+    """Return vertices (V, 3) and joints (52, 3) of a shape."""
     used = min(len(betas), model.shapes.shape[-1])
     vertices = model.template + model.shapes[..., :used] @ betas[:used]
     return vertices, model.regressor @ vertices
 
 
 def _pose(rest, parents, poses, trans):
-    """Rotations (n, 52, 3, 3) of the joints' own, then of the world, and joints (n, 52, 3)."""
+    """Return local and world rotations (n, 52, 3, 3) of the joints, and joints (n, 52, 3)."""
     count = len(poses)
     own = Rotation.from_rotvec(poses.reshape(-1, 3)).as_matrix().reshape(count, JOINT_COUNT, 3, 3)
-    turned, joints = np.empty_like(own), np.empty((count, JOINT_COUNT, 3))
-    turned[:, 0], joints[:, 0] = own[:, 0], rest[0] + trans
+    rotations, joints = np.empty_like(own), np.empty((count, JOINT_COUNT, 3))
+    rotations[:, 0], joints[:, 0] = own[:, 0], rest[0] + trans
     for joint, parent in enumerate(parents[1:].tolist(), 1):
-        turned[:, joint] = turned[:, parent] @ own[:, joint]
-        joints[:, joint] = joints[:, parent] + turned[:, parent] @ (rest[joint] - rest[parent])
-    return own, turned, joints
+        rotations[:, joint] = rotations[:, parent] @ own[:, joint]
+        joints[:, joint] = joints[:, parent] + rotations[:, parent] @ (rest[joint] - rest[parent])
+    return own, rotations, joints

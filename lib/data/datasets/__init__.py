@@ -1,4 +1,4 @@
-"""The data sets that a config can name (`dataset`, `subset_list_2d`): one entry each, read without what they import."""
+"""Registry of the data sets that a config can name (`dataset`, `subset_list_2d`); their modules are imported when used."""
 
 from importlib import import_module
 from typing import NamedTuple
@@ -10,8 +10,9 @@ AMASS = "AMASS"  # in `subset_list`: motion without 2D detections
 
 
 class Entry(NamedTuple):
-    """place: "module:class" of a `lib.data.datasets.base.Dataset`.
+    """Entry of the registry.
 
+    place: "module:class" of a `lib.data.datasets.base.Dataset`.
     fixed: {config key: the only value that the data allow}; unused: keys without effect; own: keys of these data alone.
     """
 

@@ -1,4 +1,4 @@
-"""What all data sets share: what they say of themselves, and frames of their splits by number."""
+"""Base classes of data sets: their properties, and access to the frames of their splits by number."""
 
 from typing import Any, NamedTuple
 
@@ -7,12 +7,13 @@ import torch.utils.data
 
 from lib.errors import UserError
 
-_NAMES = {"camera_name": "camera", "action": "action", "source": "source"}  # key: field of `Runs`
+_NAMES = {"camera_name": "camera", "action": "action", "source": "source"}  # key: field of `Sequences`
 
 
 class TrainingClips(NamedTuple):
-    """clips: a map-style data set, a list of numbers -> dict of tensors (B, ...); origin: where they are from, for a log.
+    """Clips to train on.
 
+    clips: a map-style data set, a list of numbers -> dict of tensors (B, ...); origin: their source, for the log.
     transforms: batch -> batch, applied to a batch before any other.
     """
 
@@ -22,7 +23,10 @@ class TrainingClips(NamedTuple):
 
 
 class Clips2D(NamedTuple):
-    """detected: whether positions are a detector's; else a person's, which `noise` may be added to."""
+    """Clips of 2D pre-training.
+
+    detected: whether a detector found the positions; else people annotated them, and `noise` may be added.
+    """
 
     clips: torch.utils.data.Dataset
     origin: str
@@ -30,11 +34,11 @@ class Clips2D(NamedTuple):
 
 
 class Dataset:
-    """A data set with the splits "train" and "test".
+    """Data set with the splits "train" and "test".
 
-    input: whether a network sees keypoints where they are in the "image", or those of a "person", normalised.
+    input: coordinates of the network's input: "image", or "person" for keypoints normalised by the person.
     pose_unit: the unit of poses: "half image width" or "m".
-    protocol: its scores, a key of `lib.eval.PROTOCOLS`.
+    protocol: how it is scored, a key of `lib.eval.PROTOCOLS`.
     """
 
     input = "image"
@@ -65,10 +69,10 @@ class Dataset:
             raise UserError(f"{self.path}: has no {key!r}; it has {', '.join(readers)}")
         return readers[key](split, index)
 
-    def read_2d(self, split, rows=None):
+    def read_2d(self, split, index=None):
         raise NotImplementedError
 
-    def read_3d(self, split, rows=None):
+    def read_3d(self, split, index=None):
         raise NotImplementedError
 
     def get_split_id(self):
@@ -76,39 +80,39 @@ class Dataset:
         raise NotImplementedError
 
 
-class RowReader(Dataset):
+class FrameReader(Dataset):
     """Frames in arrays of the splits, subsampled with `sample_stride`.
 
     Args:
-        parts: {"train": `Part`, "test": `Part`}.
+        splits: {"train": `Split`, "test": `Split`}.
         cameras: {name: (width, height)} in px, of every camera of the splits.
     """
 
-    def __init__(self, parts, cameras, sample_stride):
-        self.parts = parts
+    def __init__(self, splits, cameras, sample_stride):
+        self.splits = splits
         self.sample_stride = sample_stride
-        self._runs = {split: parts[split].runs.every(sample_stride) for split in ("train", "test")}
+        self._sequences = {split: splits[split].sequences.subsampled(sample_stride) for split in ("train", "test")}
         self._sizes = {
-            split: np.array([cameras[name] for name in runs.camera], np.float32).reshape(-1, 2)
-            for split, runs in self._runs.items()
+            split: np.array([cameras[name] for name in sequences.camera], np.float32).reshape(-1, 2)
+            for split, sequences in self._sequences.items()
         }
 
-    def rows(self, split, key, rows=None):
-        """Return entries of array `key` of a split: all that are read, or those of frame numbers `rows` (any shape)."""
-        part, runs = self.parts[split], self._runs[split]
+    def array(self, split, key, index=None):
+        """Return entries of array `key` of a split: of all frames that are read, or of frame numbers `index` (any shape)."""
+        sequences, arrays = self._sequences[split], self.splits[split].arrays
         if key in _NAMES:
-            names = getattr(runs, _NAMES[key])
-            return np.repeat(names, np.diff(runs.start)) if rows is None else names[runs.number(rows)]
-        if rows is None:
-            return part.arrays[key][:: self.sample_stride]
-        return part.arrays[key][np.asarray(rows) * self.sample_stride]
+            names = getattr(sequences, _NAMES[key])
+            return np.repeat(names, np.diff(sequences.start)) if index is None else names[sequences.number(index)]
+        if index is None:
+            return arrays[key][:: self.sample_stride]
+        return arrays[key][np.asarray(index) * self.sample_stride]
 
     def count(self, split):
         """Return the number of frames of a split that are read."""
-        return self._runs[split].count
+        return self._sequences[split].count
 
-    def read_hw(self, split, rows=None):
-        """Return width and height float32 in px of each frame's image, (n,) or like `rows`."""
-        runs, sizes = self._runs[split], self._sizes[split]
-        sizes = np.repeat(sizes, np.diff(runs.start), axis=0) if rows is None else sizes[runs.number(rows)]
+    def read_hw(self, split, index=None):
+        """Return width and height float32 in px of each frame's image, (n,) or like `index`."""
+        sequences, sizes = self._sequences[split], self._sizes[split]
+        sizes = np.repeat(sizes, np.diff(sequences.start), axis=0) if index is None else sizes[sequences.number(index)]
         return sizes[..., 0], sizes[..., 1]

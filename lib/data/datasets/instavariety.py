@@ -2,7 +2,7 @@
 
 `motion_all.npy` (n, 17, 3): x, y and confidence, joints in Human3.6M's order (spine and head top unknown: 0), a person's
 box scaled to [-1, 1] and relative to the pelvis of the first frame; `id_all.npy` (n,): the number of the video of each
-row. Clips are cut on the fly from the memory-mapped file; one whose first pelvis has no confidence is left out.
+frame. Clips are cut on the fly from the memory-mapped file; one whose first pelvis has no confidence is left out.
 """
 
 from pathlib import Path
@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from lib.body.skeleton import JOINTS, ROOT
 from lib.data.clips import split_clips
 from lib.data.datasets.base import Clips2D
-from lib.data.store import BLOCK, Runs, StoredArray
-from lib.errors import UserError, describe
-from lib.files import require_file
+from lib.data.npz_files import read_npy
+from lib.data.store import BLOCK, Sequences, StoredArray
+from lib.errors import UserError
 
 FRAMES, STRIDE = 81, 27  # of a clip, as published
 _MOST = 1e4  # of a coordinate, in half sizes of a person's box
@@ -34,7 +34,7 @@ class InstaVarietyClips(Dataset):
         frames, stride: of a clip, and between the starts of clips.
 
     Raises:
-        UserError: a file is missing, truncated, of another shape or not finite (names the row), or gives no clip.
+        UserError: a file is missing, truncated, of another shape or not finite (names the frame), or gives no clip.
     """
 
     def __init__(self, folder, frames=FRAMES, stride=STRIDE):
@@ -48,11 +48,11 @@ class InstaVarietyClips(Dataset):
             sound = (np.abs(motion[start : start + BLOCK]) <= _MOST).all((1, 2))
             if not sound.all():
                 raise UserError(
-                    f"{path}: is not finite or beyond {_MOST:g} in row {start + sound.argmin()}; copy it again"
+                    f"{path}: is not finite or beyond {_MOST:g} in frame {start + sound.argmin()}; copy it again"
                 )
         first = np.flatnonzero(np.r_[len(ids) > 0, ids[1:] != ids[:-1]])
         nothing = np.full(len(first), "")
-        clips = split_clips(Runs(ids[first].astype(str), nothing, nothing, np.r_[first, len(ids)]), frames, stride)
+        clips = split_clips(Sequences(ids[first].astype(str), nothing, nothing, np.r_[first, len(ids)]), frames, stride)
         self.clips = clips[motion[clips[:, 0], ROOT, 2] > 0]
         if not len(self.clips):
             raise UserError(
@@ -79,15 +79,10 @@ def open_clips(config):
 
 
 def _map(path):
-    """A memory-mapped array of numbers."""
+    """Return a memory-mapped array of numbers."""
     if not path.exists():
         raise UserError(f"{path}: no such file{_HINT}")
-    require_file(path, _HINT)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        reason = "pickles are not loaded" if "allow_pickle" in str(error) else describe(error)
-        raise UserError(f"{path}: is truncated or not a .npy file of numbers ({reason}); copy it again") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
-        raise UserError(f"{path}: holds {getattr(array, 'dtype', 'several arrays')}, expected an array of real numbers")
+    array = read_npy(path, memory_map=True)
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"{path}: holds {array.dtype}, expected an array of real numbers")
     return array

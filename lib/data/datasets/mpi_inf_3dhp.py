@@ -1,4 +1,4 @@
-"""MPI-INF-3DHP: the reader of a store that lib/data/convert/mpi_inf_3dhp.py made."""
+"""MPI-INF-3DHP, read from a store that lib/data/convert/mpi_inf_3dhp.py wrote."""
 
 import logging
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.data.clips import split_clips
-from lib.data.datasets.base import RowReader
+from lib.data.datasets.base import FrameReader
 from lib.data.store import INDEX, open_store
 from lib.data.training_clips import training_clips
 from lib.errors import UserError
@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 MADE_BY = "tools/convert_3dhp.py"
 STORE = "mpi_inf_3dhp.store"
-MM = 1000.0  # of one unit of poses that the network learns: they are in m
-MOST_ACTIVITIES = 7  # labels are 1 to 7, 0 where none is given
-STORED = {  # key: type and shape of a row in a store
+MM = 1000.0  # per unit of the poses that the network learns, which are in m
+MOST_ACTIVITIES = 7  # labels are 1 to 7; 0: none
+STORED = {  # key: type and shape of a frame's entry in a store
     "joint_2d": ("f4", (17, 2)),
     "joint_3d": ("f4", (17, 3)),
     "valid": ("?", ()),
@@ -25,17 +25,17 @@ STORED = {  # key: type and shape of a row in a store
 }
 
 
-class DataReader3DHP(RowReader):
+class DataReader3DHP(FrameReader):
     """Clips of normalised keypoints and of poses from a store that `convert` wrote.
 
     Args:
         n_frames: frames of a clip.
-        data_stride_train: rows between the starts of training clips, after `sample_stride`.
+        data_stride_train: frames between the starts of training clips, after `sample_stride`.
         dt_root, dt_file: folder and name of the store.
-        sample_stride: every how manyth row is read.
+        sample_stride: stride with which frames are subsampled.
         read_confidence: whether inputs carry confidence, always 1, as a third channel.
-        middle_frame: whether the test clips are one per valid frame, with it in the middle; else they follow each
-            other and hold every frame.
+        middle_frame: whether the test clips are one per valid frame, with it in the middle; else they are consecutive
+            and cover every frame.
 
     Raises:
         UserError: there is no such store, it is damaged, or not one of MPI-INF-3DHP.
@@ -75,8 +75,8 @@ class DataReader3DHP(RowReader):
             )
         store = open_store(self.path)
         _check_store(store)
-        super().__init__(store.parts, store.cameras, sample_stride)
-        if not self.rows("test", "valid").any():
+        super().__init__(store.splits, store.cameras, sample_stride)
+        if not self.array("test", "valid").any():
             raise UserError(f"{self.path}: no test frame that is read is valid; set sample_stride or convert it again")
         self.n_frames = n_frames
         self.data_stride_train = data_stride_train
@@ -84,73 +84,73 @@ class DataReader3DHP(RowReader):
         self.middle_frame = middle_frame
         self._split_id = None
 
-    def read_2d(self, split, rows=None):
-        """Normalised keypoints (n, 17, 2) float32, or (n, 17, 3) with confidence; of `rows` (...): (..., 17, 2 or 3).
+    def read_2d(self, split, index=None):
+        """Return normalised keypoints (n, 17, 2) float32, or (n, 17, 3) with confidence; of `index` (...): (..., 17, 2 or 3).
 
-        In units of half the picture's width, from its centre.
+        In units of half the image's width, from its centre.
         """
-        width, height = (size[..., None] for size in self.read_hw(split, rows))
-        pixels = self.rows(split, "joint_2d", rows)
+        width, height = (size[..., None] for size in self.read_hw(split, index))
+        pixels = self.array(split, "joint_2d", index)
         keypoints = np.ones((*pixels.shape[:-1], 3 if self.read_confidence else 2), np.float32)
         keypoints[..., 0] = pixels[..., 0] / width * 2 - 1
         keypoints[..., 1] = pixels[..., 1] / width * 2 - height / width
         return keypoints
 
-    def read_3d(self, split, rows=None):
-        """Poses (n, 17, 3) float32 in m, camera coordinates, not root-relative; of `rows` (...): (..., 17, 3)."""
-        return self.read_mm(split, rows) / np.float32(MM)
+    def read_3d(self, split, index=None):
+        """Return poses (n, 17, 3) float32 in m, camera coordinates, not root-relative; of `index` (...): (..., 17, 3)."""
+        return self.read_mm(split, index) / np.float32(MM)
 
-    def read_mm(self, split, rows=None):
-        """The same in mm."""
-        return self.rows(split, "joint_3d", rows)
+    def read_mm(self, split, index=None):
+        """Return the poses in mm."""
+        return self.array(split, "joint_3d", index)
 
-    def unit(self, split, rows=None):
-        """mm of one unit of `read_3d`, (n,) or like `rows`."""
-        return np.full(self.count(split) if rows is None else np.shape(rows), MM, np.float32)
+    def unit(self, split, index=None):
+        """Return the length in mm of one unit of `read_3d`, (n,) or like `index`."""
+        return np.full(self.count(split) if index is None else np.shape(index), MM, np.float32)
 
     def get_split_id(self):
-        """Row numbers of the clips: train (m, n_frames), test (k, n_frames); the random ones are drawn once.
+        """Return the frame numbers of the clips: train (m, n_frames), test (k, n_frames); random ones are drawn once.
 
-        Test clips follow each other; a last one that ends with its sequence covers what is left, so that every test
-        row is in a clip. A test sequence shorter than a clip is one clip that repeats its last frame. Or they are
+        Test clips are consecutive; the last one of a sequence ends with it and may overlap, so that every test frame is
+        in a clip. A test sequence shorter than a clip is one clip that repeats its last frame. Or they are
         `middle_frame_clips`.
         """
         if self._split_id is None:
-            train = split_clips(self._runs["train"], self.n_frames, self.data_stride_train)
+            train = split_clips(self._sequences["train"], self.n_frames, self.data_stride_train)
             if self.middle_frame:
                 test = self.middle_frame_clips(self.n_frames)
             else:
-                test = _covering_clips(self._runs["test"], self.n_frames)
+                test = _covering_clips(self._sequences["test"], self.n_frames)
             self._split_id = train, test
         return self._split_id
 
     def middle_frame_clips(self, n_frames):
-        """Row numbers (valid test frames, n_frames) of clips with a valid frame each at place n_frames // 2.
+        """Return the frame numbers (valid test frames, n_frames) of clips with a valid frame at position n_frames // 2.
 
         Before the first and after the last frame of a sequence, that frame is repeated.
         """
-        runs = self._runs["test"]
-        middle = np.flatnonzero(self.rows("test", "valid"))
-        run = runs.number(middle)
+        sequences = self._sequences["test"]
+        middle = np.flatnonzero(self.array("test", "valid"))
+        own = sequences.number(middle)
         clips = middle[:, None] + np.arange(n_frames) - n_frames // 2
-        return clips.clip(runs.start[run, None], runs.start[run + 1, None] - 1)
+        return clips.clip(sequences.start[own, None], sequences.start[own + 1, None] - 1)
 
 
 def _check_store(store):
     for split in ("train", "test"):
-        arrays = getattr(store.parts.get(split), "arrays", {})
+        arrays = getattr(store.splits.get(split), "arrays", {})
         for key, (_, shape) in STORED.items():
             if key not in arrays or arrays[key].shape[1:] != shape:
                 raise UserError(f"{store.path}: {split!r} lacks {key!r} {shape}; it is not a store of MPI-INF-3DHP")
-        for camera in store.parts[split].runs.camera:
+        for camera in store.splits[split].sequences.camera:
             if camera not in store.cameras:
-                raise UserError(f"{store.path}: the picture size of camera {camera!r} is missing; convert it again")
+                raise UserError(f"{store.path}: the image size of camera {camera!r} is missing; convert it again")
 
 
-def _covering_clips(runs, n_frames):
-    """Row numbers (clips, n_frames) of clips that together hold every row; see `DataReader3DHP.get_split_id`."""
+def _covering_clips(sequences, n_frames):
+    """Return the frame numbers (clips, n_frames) of clips that together cover every frame; see `DataReader3DHP.get_split_id`."""
     clips = [np.empty((0, n_frames), np.int64)]
-    for start, end in zip(runs.start[:-1], runs.start[1:]):
+    for start, end in zip(sequences.start[:-1], sequences.start[1:]):
         starts = np.arange(start, end, n_frames).clip(max=max(end - n_frames, start))
         clips.append((starts[:, None] + np.arange(n_frames)).clip(max=end - 1))
     return np.concatenate(clips)

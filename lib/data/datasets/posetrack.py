@@ -1,8 +1,9 @@
 """PoseTrack18's annotations as 2D clips for pre-training.
 
-One JSON file a video, {"annotations": [{"track_id", "keypoints": 17 x (x, y, visibility), ...}], "categories", ...}. As in
-MotionBERT's released trainer, a track gives one clip, its first annotated frames, if it has that many, more than 60 %
-of its joints are visible and the pelvis is in every frame; the box round all its visible joints is scaled to [-1, 1].
+One JSON file per video, {"annotations": [{"track_id", "keypoints": 17 x (x, y, visibility), ...}], "categories", ...}. As
+in MotionBERT's released trainer, a track gives one clip, its first annotated frames, if it has that many, more than 60 %
+of its joints are visible and the pelvis is in every frame; the box around all its visible joints is scaled to [-1, 1].
+Unlike there, thorax and spine follow the rules of `lib.body.layouts`, as at inference.
 """
 
 import json
@@ -13,43 +14,22 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from lib.body.skeleton import JOINTS, ROOT
+from lib.body.layouts import LAYOUTS, to_h36m
+from lib.body.skeleton import ROOT
 from lib.data.datasets.base import Clips2D
 from lib.errors import UserError, describe
 
-KEYPOINTS = (
-    "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
-    "right_ankle",
-)  # fmt: skip
-
-# Each of the 17 joints as a weighted mean of keypoints; it is seen if all of them are.
-MEANS = {
-    "pelvis": {"left_hip": 0.5, "right_hip": 0.5},
-    "right hip": {"right_hip": 1},
-    "right knee": {"right_knee": 1},
-    "right ankle": {"right_ankle": 1},
-    "left hip": {"left_hip": 1},
-    "left knee": {"left_knee": 1},
-    "left ankle": {"left_ankle": 1},
-    "spine": {"left_hip": 0.25, "right_hip": 0.25, "head_bottom": 0.5},  # half-way from pelvis to thorax
-    "thorax": {"head_bottom": 1},
-    "nose": {"nose": 1},
-    "head top": {"head_top": 1},
-    "left shoulder": {"left_shoulder": 1},
-    "left elbow": {"left_elbow": 1},
-    "left wrist": {"left_wrist": 1},
-    "right shoulder": {"right_shoulder": 1},
-    "right elbow": {"right_elbow": 1},
-    "right wrist": {"right_wrist": 1},
-}
+LAYOUT = "posetrack17"
+KEYPOINTS = tuple(  # by the names of the files
+    {"upper neck": "head_bottom"}.get(joint, joint.replace(" ", "_")) for joint in LAYOUTS[LAYOUT]
+)
 FRAMES = 30  # of a clip, as published
 SEEN_SHARE = 0.6  # of a clip's keypoints: 306 of 30 x 17
-_LEAST_SEEN = 4  # keypoints of a clip, for a box round them
+_LEAST_SEEN = 4  # keypoints of a clip, for a box around them
 
 
 class PoseTrackClips(Dataset):
-    """All clips of a folder of annotation files, in memory (2,000 clips take 12 MB).
+    """Clips of a folder of annotation files, in memory (2,000 clips take 12 MB).
 
     Args:
         folder: of .json files, such as posetrack18_annotations/train.
@@ -94,7 +74,7 @@ def open_clips(config):
 
 
 def read_tracks(path):
-    """Every person's keypoints (n, 17, 3) of a file, x and y in px and visibility 0 or 1, in the order `KEYPOINTS`.
+    """Return the keypoints (n, 17, 3) of each person of a file: x, y in px and visibility 0 or 1, in the order `KEYPOINTS`.
 
     Raises:
         UserError: the file is not JSON or not in this layout; names the annotation and key.
@@ -123,15 +103,15 @@ def read_tracks(path):
             raise UserError(f"{place}: 'keypoints' is not finite")
         tracks[track].append(keypoints.reshape(-1, 3)[order])
     found = [np.stack(frames) for frames in tracks.values()]
-    for track in found:
-        track[..., 2] = track[..., 2] > 0
+    for person in found:
+        person[..., 2] = person[..., 2] > 0
     return found
 
 
 def track_clip(track, frames):
-    """The clip (frames, 17, 3) float32 of a track (n, 17, 3), joints in Human3.6M's order; None if it gives none.
+    """Return the clip (frames, 17, 3) float32 of a track (n, 17, 3), joints in Human3.6M's order; None if it gives none.
 
-    What is not seen is 0 in all three channels.
+    A joint that is not seen is 0 in all three channels.
     """
     track = track[:frames]
     if len(track) < frames or track[..., 2].sum() <= SEEN_SHARE * frames * len(KEYPOINTS):
@@ -141,18 +121,14 @@ def track_clip(track, frames):
     size = (high - low).max()
     if len(points) < _LEAST_SEEN or not size:
         return None
-    clip = np.empty((frames, len(JOINTS), 3), np.float32)
     scaled = ((track[..., :2] - (low + high) / 2) / size * 2).clip(-1, 1)
-    for joint, name in enumerate(JOINTS):
-        sources = [KEYPOINTS.index(source) for source in MEANS[name]]
-        clip[:, joint, :2] = np.tensordot(list(MEANS[name].values()), scaled[:, sources], axes=(0, 1))
-        clip[:, joint, 2] = track[:, sources, 2].min(1)
+    clip = to_h36m(np.concatenate([scaled, track[..., 2:]], axis=-1), LAYOUT)
     clip[clip[..., 2] == 0] = 0
     return clip if clip[:, ROOT, 2].all() else None
 
 
 def _order(path, categories):
-    """Where each of `KEYPOINTS` is in the file's own list of names; as they are where the file has no such list."""
+    """Return the index of each of `KEYPOINTS` in the file's own list of names, or their own where it has no such list."""
     try:
         names = categories[0]["keypoints"]
     except (TypeError, KeyError, IndexError):

@@ -1,4 +1,4 @@
-"""Motion capture through `Views`, as a data set that training reads and scores."""
+"""Random views of motion capture as a data set to train on and score."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from lib.body.skeleton import JOINTS
 from lib.data.datasets.base import Dataset, TrainingClips
 from lib.data.motion_files import read_motion_files
-from lib.data.synthetic.random_views import Motion, Views
+from lib.data.synthetic.random_views import Motion, ViewSampler
 from lib.errors import UserError
 
 _SEED = 0  # of the test views, which are the same in every run
@@ -21,15 +21,15 @@ _BATCH = 64
 class RandomViews(Dataset):
     """Clips of motion capture, 60 frames per second, seen by synthetic cameras and detectors.
 
-    Training draws a new random view of a clip whenever it is read: `shots` are what `views` looks at. The rows that a `DataReaderH36M` has
-    are those of the test split, bodies and speeds as recorded, drawn once, and for the baselines a sample of training
-    views. Poses are in m of a body of standard size.
+    Training draws a new random view of a clip whenever it is read: `views` samples one of an interval of `intervals`. The
+    frames that can be read are those of the test split, bodies and speeds as recorded, drawn once, and, for the
+    baselines, of a sample of training views. Poses are in m of a body of standard size.
 
     Args:
         n_frames: frames of a clip.
         data_stride_train: frames of motion capture from the start of one clip to that of the next.
         dt_root, motion_files: folder and names of files in the layout of data/README.md.
-        held_back: subjects whose clips are of the test split, whatever their file says.
+        held_back: subjects whose clips belong to the test split, whatever their file states.
         flip: whether half of the training clips are mirrored.
 
     Raises:
@@ -53,31 +53,32 @@ class RandomViews(Dataset):
                 known = ", ".join(sorted(set(motion["subject"]) - {""}))
                 raise UserError(f"held_back: {subject!r} is no subject of {', '.join(motion_files)}; there are {known}")
         self.n_frames = n_frames
-        self.views = Views(Motion(motion["joints"], motion["start"]), n_frames, flip=flip)
-        shots = self.views.motion.shots(n_frames, data_stride_train)
-        source = np.searchsorted(motion["start"], shots[:, 0].numpy(), side="right") - 1
+        self.views = ViewSampler(Motion(motion["joints"], motion["start"]), n_frames, flip=flip)
+        intervals = self.views.motion.intervals(n_frames, data_stride_train)
+        source = np.searchsorted(motion["start"], intervals[:, 0].numpy(), side="right") - 1
         of_test = ((motion["split"] == "test") | np.isin(motion["subject"], list(held_back)))[source]
-        self.shots = shots[torch.from_numpy(~of_test)]
-        if not len(self.shots) or not of_test.any():
+        self.intervals = intervals[torch.from_numpy(~of_test)]
+        if not len(self.intervals) or not of_test.any():
             raise UserError(f"{self.path}: no clip is long enough for {n_frames} frames; set clip_len")
-        self._rows = self._draw(motion, shots, source, of_test)
+        self._arrays = self._draw(motion, intervals, source, of_test)
 
-    def _draw(self, motion, shots, source, of_test):
-        """{part: arrays} of views, from their own random numbers."""
+    def _draw(self, motion, intervals, source, of_test):
+        """Return {split: arrays} of views, drawn from a seed of their own."""
         chosen = {
             "train": np.random.default_rng(_SEED).choice(np.flatnonzero(~of_test), _TRAIN_SAMPLE),
-            "test": np.repeat(_apart(shots, np.flatnonzero(of_test), _TEST_APART * self.n_frames), _TEST_VIEWS),
+            "test": np.repeat(_apart(intervals, np.flatnonzero(of_test), _TEST_APART * self.n_frames), _TEST_VIEWS),
         }
-        parts = {}
+        splits = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
-            for part, numbers in chosen.items():
+            for split, numbers in chosen.items():
                 batches = [
-                    self.views(shots[some], plain=True) for some in np.array_split(numbers, 1 + len(numbers) // _BATCH)
+                    self.views(intervals[some], plain=True)
+                    for some in np.array_split(numbers, 1 + len(numbers) // _BATCH)
                 ]
                 inputs, poses = (torch.cat(views).flatten(0, 1).numpy() for views in zip(*batches))
                 clip = np.repeat(source[numbers], self.n_frames)
-                parts[part] = {
+                splits[split] = {
                     "inputs": inputs,
                     "poses": poses,
                     "joints_2.5d_image": poses * 1e3,
@@ -85,68 +86,69 @@ class RandomViews(Dataset):
                     "source": motion["name"][clip],
                     "action": motion["action"][clip],
                 }
-        return parts
+        return splits
 
     def training_clips(self, config):
-        origin = f"{len(self.shots)} clips of {', '.join(config.motion_files)} in {self.path}, in random views"
-        return TrainingClips(_Shots(self.shots), origin, (self._see,))
+        origin = f"{len(self.intervals)} clips of {', '.join(config.motion_files)} in {self.path}, in random views"
+        return TrainingClips(_Intervals(self.intervals), origin, (self._view,))
 
-    def _see(self, batch):
+    def _view(self, batch):
         """Return a batch of random views of the clips of motion capture in a batch."""
-        keypoints, poses = self.views(batch.pop("shot"))
+        keypoints, poses = self.views(batch.pop("interval"))
         return batch | {"keypoints": keypoints, "pose": poses}
 
-    def rows(self, split, key, rows=slice(None)):
-        """Entries of an array of "train" or "test"; mm for `joints_2.5d_image`."""
-        return self._rows[split][key][rows]
+    def array(self, split, key, index=slice(None)):
+        """Return entries of array `key` of a split; mm for `joints_2.5d_image`."""
+        return self._arrays[split][key][index]
 
     def count(self, split):
-        return len(self._rows[split]["poses"])
+        """Return the number of frames of a split."""
+        return len(self._arrays[split]["poses"])
 
-    def read_2d(self, split, rows=slice(None)):
-        """Network input (..., 17, 3) of rows (...)."""
-        return self.rows(split, "inputs", rows)
+    def read_2d(self, split, index=slice(None)):
+        """Return network input (..., 17, 3) of frames `index` (...)."""
+        return self.array(split, "inputs", index)
 
-    def read_3d(self, split, rows=slice(None)):
-        """Poses (..., 17, 3), m, of rows (...)."""
-        return self.rows(split, "poses", rows)
+    def read_3d(self, split, index=slice(None)):
+        """Return poses (..., 17, 3), m, of frames `index` (...)."""
+        return self.array(split, "poses", index)
 
-    def read_mm(self, split, rows=slice(None)):
-        """Poses (..., 17, 3), mm, of rows (...)."""
-        return self.rows(split, "joints_2.5d_image", rows)
+    def read_mm(self, split, index=slice(None)):
+        """Return poses (..., 17, 3), mm, of frames `index` (...)."""
+        return self.array(split, "joints_2.5d_image", index)
 
-    def unit(self, split, rows=slice(None)):
-        """mm of one unit of poses, (...) like rows."""
-        return 1e3 * self.rows(split, "2.5d_factor", rows)
+    def unit(self, split, index=slice(None)):
+        """Return the length in mm of one unit of poses, (...) like `index`."""
+        return 1e3 * self.array(split, "2.5d_factor", index)
 
     def get_split_id(self):
-        """Row numbers of clips: of the sample of training views (m, n_frames), of the test views (k, n_frames)."""
-        return tuple(np.arange(self.count(part)).reshape(-1, self.n_frames) for part in ("train", "test"))
+        """Return the frame numbers of the clips: a sample of training views (m, n_frames), test views (k, n_frames)."""
+        return tuple(np.arange(self.count(split)).reshape(-1, self.n_frames) for split in ("train", "test"))
 
     def denormalize(self, test_data, chosen=slice(None)):
-        """Poses in mm of some test clips, (k, n_frames, 17, 3)."""
+        """Return poses of test clips in mm, (k, n_frames, 17, 3)."""
         return np.reshape(test_data, (-1, self.n_frames, len(JOINTS), 3)) * 1e3
 
 
-def _apart(shots, numbers, rows):
-    """Those of `numbers` whose shots begin at least `rows` after the one before in the same clip."""
-    kept, last = [], -rows
+def _apart(intervals, numbers, frames):
+    """Return those of `numbers` whose intervals begin at least `frames` after the previous one kept."""
+    kept, last = [], -frames
     for number in numbers:
-        first = int(shots[number, 0])
-        if first - last >= rows:
+        first = int(intervals[number, 0])
+        if first - last >= frames:
             kept.append(number)
             last = first
     return np.array(kept)
 
 
-class _Shots(torch.utils.data.Dataset):
-    """Clips of motion capture (n, 2): first and last row each."""
+class _Intervals(torch.utils.data.Dataset):
+    """Intervals of motion capture (n, 2): first and last frame."""
 
-    def __init__(self, shots):
-        self.shots = shots
+    def __init__(self, intervals):
+        self.intervals = intervals
 
     def __len__(self):
-        return len(self.shots)
+        return len(self.intervals)
 
     def __getitem__(self, indices):
-        return {"shot": self.shots[indices]}
+        return {"interval": self.intervals[indices]}

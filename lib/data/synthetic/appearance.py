@@ -1,4 +1,4 @@
-"""Clothes, skin and hair of a drawn body, as colours of its vertices."""
+"""Clothes, skin and hair of a rendered body, as colours of its vertices."""
 
 import colorsys
 
@@ -12,14 +12,14 @@ _LIPS = np.array([0.65, 0.30, 0.30])
 _PATTERNED = 0.4  # share of shirts with stripes or spots
 _GREY = 0.3  # share of clothes without colour
 
-# Where things are on the mean body at rest, m (z up, facing -y).
+# Positions on the mean body at rest, m (z up, facing -y).
 _HAIRLINE, _HAIR_BEHIND = 0.885, 0.78
 _EYES, _EYE = np.array([[0.031, -0.142, 0.853], [-0.031, -0.142, 0.853]]), 0.014
 _BROWS_UP, _BROW = 0.022, (0.018, 0.006)
 _MOUTH, _MOUTH_SIZE = np.array([0, -0.145, 0.780]), (0.024, 0.008)
 _WAIST = 0.20
 _SLEEVES = (0.50, 0.42, 0.28)  # heights at which sleeves may end
-_LEGS = (-0.20, -0.40, -0.72)  # at which trousers may
+_LEGS = (-0.20, -0.40, -0.72)  # heights at which trousers may end
 _FRONT = -0.09  # of the face
 
 

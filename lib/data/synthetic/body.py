@@ -1,22 +1,24 @@
-"""A body of any shape (data/body.npz) in the pose of 17 joints: skinned vertices, and where its own joints then are.
+"""Body of any shape (data/body.npz) in the pose of 17 joints: skinned vertices, and the positions of its own joints.
 
-Shape and pose are independent: each segment of the body takes the direction that the joints give it, and keeps its own
-length. So joints of the motion and of the body differ, and the body's own are the truth of what is drawn.
+Shape and pose are independent: each segment of the body takes its direction from the joints and keeps its own length. So
+the joints of the motion and of the body differ, and the body's own are the ground truth of rendered images.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from lib.body.layouts import MEANS
 from lib.body.skeleton import JOINTS
-from lib.errors import UserError, describe
-from lib.files import PROJECT, require_file
+from lib.data.npz_files import read_npz
+from lib.files import PROJECT
 
 FILE = PROJECT / "data" / "body.npz"
 COEFFICIENTS = 16  # of a shape
+_ARRAYS = ("faces", "w", "i", "kp", "mean", "basis")  # triangles; skinning weights and bones; points; mean shape; basis
 
-_CUT = 2.0  # std: shapes beyond it are no people's
-_HINGE = 3.0  # how much a bent limb's plane counts against the parent's orientation; a straight limb has none
+_CUT = 2.0  # std: larger coefficients give no realistic bodies
+_HINGE = 3.0  # weight of a bent limb's plane against the parent's orientation; a straight limb has no plane
 _NOSE = 0  # of the points on the surface (COCO's and feet)
 
 SEGMENTS = (
@@ -31,11 +33,11 @@ _LIMBS = {  # segment, its child: first joint, joint between, last joint; parent
     ("left thigh", "left shin"): ((4, 5, 6), "pelvis", (2, 4, 6), (2, 3), (4, 5)),
     ("right thigh", "right shin"): ((1, 2, 3), "pelvis", (22, 24, 26), (22, 23), (24, 25)),
 }
-_ENDS = {  # segments that turn with another: it, their bones
+_ENDS = {  # segments that rotate with another: that one, their bones
     "left hand": ("left forearm", range(52, 72)), "right hand": ("right forearm", range(78, 98)),
     "left foot": ("left shin", range(6, 21)), "right foot": ("right shin", range(26, 41)),
 }  # fmt: skip
-_TRUNK = {  # segment: its bones; it turns about the head of the first
+_TRUNK = {  # segment: its bones; it rotates about the head of the first
     "pelvis": (0, 1, 21, 41), "waist": (42, 43), "chest": (44, 45, 46, 47, 72, 73), "neck": (98, 99),
     "head": (100, 101, 102, 103),
 }  # fmt: skip
@@ -45,7 +47,7 @@ _JOINT_BONES = {joint: bone for joints, _, bones, *_ in _LIMBS.values() for join
 
 
 class Posed(NamedTuple):
-    """A body in F frames, m, in the axes of the motion."""
+    """Posed body in F frames, m, in the axes of the motion."""
 
     vertices: np.ndarray  # (F, V, 3) float32
     normals: np.ndarray  # (F, V, 3) float32: unit vectors outwards
@@ -54,7 +56,7 @@ class Posed(NamedTuple):
 
 
 class Body:
-    """The bodies of a file.
+    """Body model of a file.
 
     Attributes:
         faces: (T, 3) int32, vertices of triangles, anticlockwise from outside.
@@ -66,20 +68,12 @@ class Body:
     """
 
     def __init__(self, path=FILE):
-        try:
-            with np.load(require_file(path), allow_pickle=False) as file:
-                arrays = dict(file)
-            self.faces = arrays["faces"].astype(np.int32)
-            weights, bones = arrays["w"].astype(np.float32), arrays["i"]
-            self._points = arrays["kp"].astype(np.float32)
-            self._mean = arrays["mean"].reshape(-1, 3)
-            self._basis = arrays["basis"].astype(np.float32)
-        except (OSError, MemoryError, UserError):
-            raise
-        except Exception as error:  # a damaged file raises whatever zipfile and NumPy do
-            raise UserError(
-                f"{path}: is no body ({describe(error)}); restore it with: git checkout -- {path}"
-            ) from error
+        arrays = read_npz(path, _ARRAYS, f"; restore it with: git checkout -- {path}")
+        self.faces = arrays["faces"].astype(np.int32)
+        weights, bones = arrays["w"].astype(np.float32), arrays["i"]
+        self._points = arrays["kp"].astype(np.float32)
+        self._mean = arrays["mean"].reshape(-1, 3)
+        self._basis = arrays["basis"].astype(np.float32)
         self._count = len(weights)
         segment_of = _segment_of_bones(len(self._mean) - self._count)
         self._weights = np.zeros((self._count, len(SEGMENTS)), np.float32)
@@ -126,7 +120,7 @@ def _segment_of_bones(count):
 
 
 def _segments_at_joints():
-    """{joint: (bone, segment)}: the head of a bone is a joint, and it moves with the segment."""
+    """Return {joint: (bone, segment)}: the joint is the head of the bone and moves with the segment."""
     found = {}
     for (upper, lower), (joints, _, bones, *_) in _LIMBS.items():
         found |= dict(zip(joints, zip(bones, (upper, lower, lower))))
@@ -168,7 +162,7 @@ def _turns(heads, top, joints):
 
 
 def _moves(heads, turns, joints):
-    """Return {segment: shifts (F, 3)}: a point x of it at rest is at turn x + shift."""
+    """Return {segment: shifts (F, 3)}: a point x of it at rest moves to rotation x + shift."""
     hips = (heads[_LEFT_HIP] + heads[_RIGHT_HIP]) / 2
     leg = sum(np.linalg.norm(heads[a] - heads[b]) for a, b in ((2, 4), (4, 6)))
     theirs = np.linalg.norm(joints[:, 4] - joints[:, 5], axis=-1) + np.linalg.norm(joints[:, 5] - joints[:, 6], axis=-1)
@@ -191,14 +185,14 @@ def _joints(bones, nose, top):
     joints = np.zeros((len(nose), len(JOINTS), 3), np.float32)
     for joint, places in bones.items():
         joints[:, joint] = places
-    joints[:, 0], joints[:, 8] = joints[:, [1, 4]].mean(1), joints[:, [11, 14]].mean(1)
-    joints[:, 7] = (joints[:, 0] + joints[:, 8]) / 2
-    joints[:, 9], joints[:, 10] = nose, top
+    for joint, others in MEANS.items():
+        joints[:, joint] = joints[:, others].mean(1)
+    joints[:, JOINTS.index("nose")], joints[:, JOINTS.index("head top")] = nose, top
     return joints
 
 
 def _frame(along, beside):
-    """Return rotations (..., 3, 3) whose first column is `along`, the second `beside` made square to it."""
+    """Return rotations (..., 3, 3) whose first column is `along`, the second `beside` made orthogonal to it."""
     first = _unit(along)
     second = _unit(beside - (beside * first).sum(-1, keepdims=True) * first)
     return np.stack([first, second, np.cross(first, second)], axis=-1)

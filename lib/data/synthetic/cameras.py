@@ -1,22 +1,23 @@
-"""Cameras as people hold them: any height, distance, lens and roll."""
+"""Synthetic cameras as people hold them: any height, distance, lens and roll."""
 
 import math
 
 import torch
 
+from lib.body.camera import orbit_rotation
 from lib.body.skeleton import ROOT
 from lib.data.synthetic.draws import between, some
 
 _ELEVATION = (math.radians(8), math.radians(14))  # mean, std
 _ROLL = math.radians(4)  # std
-_UNUSUAL = 0.5  # share of cameras of any elevation within these, and of those with any roll up to this
+_UNUSUAL = 0.5  # share of cameras of uniform elevation within these; the same for roll up to this
 _ELEVATIONS, _ROLLS = (math.radians(-25), math.radians(55)), math.radians(27)
-_UPRIGHT = 0.45  # share of images that are higher than wide
+_UPRIGHT = 0.45  # share of images in portrait format
 _DISTANCE = (2.0, 12.0)  # m
 _NEAREST = 0.6  # m, from the camera to any joint
 _FOCAL = (0.7, 2.5)  # in units of the image's longer side
 _SIDES = (0.56, 1.0)  # the image's shorter side
-_OFF_CENTRE = 0.8  # how far to a side of the image the person may be
+_OFF_CENTRE = 0.8  # largest offset of the person from the image's centre, in halves of the image
 
 
 def draw_cameras(joints):
@@ -31,14 +32,12 @@ def draw_cameras(joints):
     roll = torch.where(some(clips, _UNUSUAL), between(clips, -_ROLLS, _ROLLS), _ROLL * torch.randn(clips))
     usual = (_ELEVATION[0] + _ELEVATION[1] * torch.randn(clips)).clamp(-0.5, 1.1)
     elevation = torch.where(some(clips, _UNUSUAL), between(clips, *_ELEVATIONS), usual)
-    ahead = -torch.stack([elevation.cos() * yaw.cos(), elevation.cos() * yaw.sin(), elevation.sin()], dim=-1)
-    right = torch.stack([-yaw.sin(), yaw.cos(), torch.zeros(clips)], dim=-1)
-    down = torch.linalg.cross(ahead, right)
+    right, down, forward = orbit_rotation(yaw, elevation).unbind(-2)
     rotation = torch.stack(
         [
             roll.cos()[:, None] * right + roll.sin()[:, None] * down,
             roll.cos()[:, None] * down - roll.sin()[:, None] * right,
-            ahead,
+            forward,
         ],
         dim=1,
     )

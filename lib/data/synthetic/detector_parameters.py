@@ -1,4 +1,4 @@
-"""What was measured of a detector's errors, as configs/noise/blazepose.yaml has it; the keys are explained there."""
+"""Measured parameters of a detector's errors: the content of configs/noise/blazepose.yaml, which explains the keys."""
 
 from typing import Annotated
 
@@ -6,9 +6,8 @@ from pydantic import Field, model_validator
 
 from lib.data.joint_tables import Strict, read_joint_table
 
-STATES = ("seen", "hidden", "outside")  # of the image: how joints are visible, by their numbers
-GROUPS = {"trunk": (1, 4, 11, 14), "limbs": (2, 3, 5, 6, 12, 13, 15, 16), "head": (9, 10)}  # joints that are alike
-MEANS = {0: (1, 4), 7: (1, 4, 11, 14), 8: (11, 14)}  # joints that detectors do not have: means of others
+STATES = ("seen", "hidden", "outside")  # visibility of a joint, by number; outside: of the image
+GROUPS = {"trunk": (1, 4, 11, 14), "limbs": (2, 3, 5, 6, 12, 13, 15, 16), "head": (9, 10)}  # joints with similar errors
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Length = Annotated[float, Field(ge=0)]
@@ -77,7 +76,7 @@ class Parameters(Strict):
 
 
 def read_parameters(path):
-    """Return the `Parameters` of a YAML file.
+    """Read the `Parameters` of a YAML file.
 
     Raises:
         UserError: the file is missing, not YAML or not such a table; names the key.

@@ -1,24 +1,25 @@
-"""Which joints a camera does not see: behind the person's own body, or behind things."""
+"""Occlusion of joints: by the person's own body, or by objects."""
 
 import torch
 
+from lib.body.camera import project
 from lib.body.skeleton import JOINTS
 from lib.data.synthetic.draws import some
 
-_COVERED = 0.35  # share of clips in which a thing is before joints of one group, for some frames
-_ALWAYS = 0.3  # share of those in which it is throughout
+_COVERED = 0.35  # share of clips in which an object occludes the joints of one group, for some frames
+_ALWAYS = 0.3  # share of those in which it does in all frames
 _TOGETHER = ((1, 2, 3, 4, 5, 6), (2, 3, 5, 6), (3, 6), (2, 3), (5, 6), (12, 13), (15, 16), (13,), (16,), (9, 10))
-_THICKNESS = {  # m: half that of a body round a limb
+_THICKNESS = {  # m: half the thickness of the body around a limb
     (0, 8): 0.13, (1, 2): 0.07, (2, 3): 0.05, (4, 5): 0.07, (5, 6): 0.05,
     (11, 12): 0.045, (12, 13): 0.04, (14, 15): 0.045, (15, 16): 0.04, (9, 10): 0.09,
 }  # fmt: skip
-_WITHIN = {(0, 8): (7,), (9, 10): (8,)}  # joints that a limb is round
-_BEHIND = 0.08  # m further than a limb: hidden by it
+_WITHIN = {(0, 8): (7,), (9, 10): (8,)}  # joints inside the body around a limb
+_BEHIND = 0.08  # m: joints so much farther than a limb are hidden by it
 
 
 def behind_body(joints):
-    """Return (..., 17) bool: joints (..., 17, 3), camera axes, m, before which the person's own trunk or a limb is."""
-    places = joints[..., :2] / joints[..., 2:].clamp(min=0.1)
+    """Return (..., 17) bool: joints (..., 17, 3), camera axes, m, that the person's own trunk or a limb occludes."""
+    places = project(joints, 1.0)
     a, b = (list(end) for end in zip(*_THICKNESS))
     start, limb = places[..., a, :], places[..., b, :] - places[..., a, :]
     off = places[..., None, :] - start[..., None, :, :]  # (..., 17, limbs, 2)
@@ -31,8 +32,8 @@ def behind_body(joints):
     return covers.any(-1)
 
 
-def behind_things(clips, frames):
-    """Return (B, F, 17) bool, random."""
+def behind_objects(clips, frames):
+    """Return (B, F, 17) bool: joints that random objects occlude."""
     which = _GROUPS[torch.randint(len(_GROUPS), (clips,))]
     covered = spans(clips, frames, torch.ones(clips)) | some(clips, _ALWAYS)[:, None]
     return (covered & some(clips, _COVERED)[:, None])[..., None] & which[:, None]

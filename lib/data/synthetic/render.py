@@ -1,18 +1,20 @@
-"""Drawing bodies with OpenCV's rasteriser: image, depth and which segment is where."""
+"""Rendering of bodies with OpenCV's rasteriser: image, depth and segmentation."""
 
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-NOTHING = 255  # a segment that is none
+from lib.body.camera import NEAREST
 
-_NEAREST, _FARTHEST = 0.1, 100.0  # m
+NOTHING = 255  # in a segmentation: background
+
+_FARTHEST = 100.0  # m
 _AMBIENT = 0.45  # of the light; the rest comes from one side
 
 
 class Rendered(NamedTuple):
-    """What a camera sees of a body."""
+    """Images of a body before a camera."""
 
     image: np.ndarray  # (H, W, 3) float32, 0 to 1; the background where there is no body
     depth: np.ndarray  # (H, W) float32, m along the camera's axis; `_FARTHEST` where there is no body
@@ -34,7 +36,7 @@ def render(vertices, normals, faces, colours, segment, focal, light, background)
     height, width = background.shape[:2]
     shade = _AMBIENT + (1 - _AMBIENT) * np.maximum(normals @ light, 0)
     field = 2 * np.arctan(height / (2 * focal))
-    axes = np.float32([1, -1, -1])  # OpenCV's camera looks along -z, y up
+    axes = np.array([1, -1, -1], np.float32)  # OpenCV's camera points along -z, y up
     corners = np.ascontiguousarray(vertices * axes, np.float32)
 
     def draw(values, shading, image):
@@ -44,7 +46,7 @@ def render(vertices, normals, faces, colours, segment, focal, light, background)
         depth = np.full((height, width), _FARTHEST, np.float32)
         pose = np.eye(4, dtype=np.float32)
         return cv2.triangleRasterize(
-            corners, faces, np.ascontiguousarray(values, np.float32), image, depth, pose, field, _NEAREST, _FARTHEST,
+            corners, faces, np.ascontiguousarray(values, np.float32), image, depth, pose, field, NEAREST, _FARTHEST,
             settings,
         )  # fmt: skip
 
@@ -53,8 +55,3 @@ def render(vertices, normals, faces, colours, segment, focal, light, background)
     labels = np.repeat(segment[:, None] / NOTHING, 3, axis=1)
     marked, _ = draw(labels, cv2.RASTERIZE_SHADING_FLAT, np.ones((height, width, 3), np.float32))
     return Rendered(image, depth, np.rint(marked[..., 0] * NOTHING).astype(np.uint8))
-
-
-def project(points, focal, size):
-    """Return px (..., 2) of points (..., 3) in camera axes, of an image of size (width, height)."""
-    return points[..., :2] / np.maximum(points[..., 2:], _NEAREST) * focal + np.asarray(size) / 2

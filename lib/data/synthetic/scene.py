@@ -1,13 +1,13 @@
-"""What is round a drawn person: backgrounds, things before them, and what a camera does to an image."""
+"""Surroundings of a rendered person: backgrounds, occluders, and the imaging errors of a camera."""
 
 import cv2
 import numpy as np
 
-_BLUR = (0.02, 0.06)  # of the longer side: no person of a blurred photograph is to be found
-_SPOTS = (4, 40)  # blocks along a side of a made-up background
+_BLUR = (0.02, 0.06)  # of the longer side: people in a blurred photograph must not be detected
+_SPOTS = (4, 40)  # blocks along a side of a synthetic background
 _FROM_FRAMES = 0.6  # share of backgrounds that are blurred frames
-_OCCLUDED = 0.35  # share of sequences with things before the person
-_NOISE = (0.0, 0.03)  # std of a camera's
+_OCCLUDED = 0.35  # share of sequences with occluders
+_NOISE = (0.0, 0.03)  # std of a camera's noise
 _SOFT = 0.7  # px, std of its blur at most
 _QUALITY = (40, 95)  # of JPEG
 
@@ -40,7 +40,7 @@ def background(size, frames, rng):
 
 
 def occluders(joints, size, rng):
-    """Return things that stand before a person: an image (H, W, 4) float32 whose last channel says where; or None.
+    """Return occluders of a person: an image (H, W, 4) float32 whose last channel is their mask; or None.
 
     Args:
         joints: (F, 17, 2) px.
@@ -67,14 +67,14 @@ def occluders(joints, size, rng):
 
 
 class Camera:
-    """Blur, noise and compression of one camera, the same in all its images."""
+    """Camera with blur, noise and compression, the same in all its images."""
 
     def __init__(self, rng):
         self._rng, self._noise, self._soft = rng, rng.uniform(*_NOISE), rng.uniform(0.2, _SOFT)
         self._quality = int(rng.integers(*_QUALITY))
 
     def __call__(self, image):
-        """Return an image (H, W, 3) uint8 of what is seen, (H, W, 3) float32."""
+        """Return the image (H, W, 3) uint8 that the camera records of a rendered one, (H, W, 3) float32."""
         image = cv2.GaussianBlur(image, (0, 0), self._soft)
         image = image + self._noise * self._rng.standard_normal(image.shape, np.float32)
         pixels = np.clip(image * 255, 0, 255).astype(np.uint8)

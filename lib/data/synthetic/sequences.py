@@ -1,4 +1,4 @@
-"""Short image sequences of drawn people in motion, with exact truth."""
+"""Short image sequences of rendered people in motion, with exact ground truth."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from lib.body.camera import project
 from lib.body.skeleton import JOINTS
 from lib.data.motion_files import FPS as MOTION_FPS
 from lib.data.synthetic.appearance import dress
 from lib.data.synthetic.body import COEFFICIENTS, SEGMENTS, Body
 from lib.data.synthetic.cameras import draw_cameras
-from lib.data.synthetic.render import project, render
+from lib.data.synthetic.render import render
 from lib.data.synthetic.scene import Camera, background, occluders
 
 FPS = 30.0
@@ -21,8 +22,8 @@ _SIDE = 640  # px, of an image's longer side
 _IN_IMAGE = 10  # joints that are in the image in every frame
 _SMALLEST = 8.0  # px, root mean square distance of joints from their centre
 _TRIES = 50
-_BEHIND = 0.18  # m, of flesh before a joint that is seen
-_AT = {  # joint: the segments that are at it
+_BEHIND = 0.18  # m, largest depth of a visible joint below the skin
+_AT = {  # joint: the segments around it
     1: ("pelvis", "right thigh"), 2: ("right thigh", "right shin"), 3: ("right shin", "right foot"),
     4: ("pelvis", "left thigh"), 5: ("left thigh", "left shin"), 6: ("left shin", "left foot"),
     9: ("head",), 10: ("head", "neck"),
@@ -34,18 +35,18 @@ _AT = {  # joint: the segments that are at it
 
 
 class Sequence(NamedTuple):
-    """F frames of one person."""
+    """Sequence of F frames of one person."""
 
     images: list  # F of (H, W, 3) uint8, RGB
     joints: np.ndarray  # (F, 17, 3) m, camera axes
     keypoints: np.ndarray  # (F, 17, 2) px
-    visible: np.ndarray  # (F, 17): SEEN, HIDDEN by the person or a thing, OUTSIDE of the image
+    visible: np.ndarray  # (F, 17): SEEN, HIDDEN by the person or an occluder, OUTSIDE of the image
     focal: float  # px
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Draws sequences of random bodies, clothes, motion, cameras, light, backgrounds and things before the person."""
+    """Renderer of sequences with random bodies, clothes, motion, cameras, light, backgrounds and occluders."""
 
     body: Body
     joints: np.ndarray  # (n, 17, 3) m: motion as of lib/data/motion_files.py
@@ -64,7 +65,7 @@ class Stage:
                 )
                 size = tuple(int(side) for side in np.rint(2 * half * _SIDE))
                 joints, focal = posed.joints @ rotation.T + offset, float(focal) * _SIDE
-                keypoints = project(joints, focal, size)
+                keypoints = project(joints, focal, np.array(size) / 2)
                 if _good(keypoints, size):
                     break
         colours = dress(self.body, rng)
@@ -93,7 +94,7 @@ class Stage:
         return Sequence(images, joints, keypoints, np.array(visible), focal)
 
     def _motion(self, frames, rng):
-        """Return joints (frames, 17, 3) m of a part of a random clip."""
+        """Return joints (frames, 17, 3) m of a segment of a random clip."""
         step = round(MOTION_FPS / FPS)
         span = step * (frames - 1) + 1
         clip = rng.choice(np.flatnonzero(np.diff(self.start) >= span))

@@ -1,4 +1,4 @@
-"""The axes of a person's trunk."""
+"""Axes of a person's trunk."""
 
 import torch
 from torch.nn.functional import normalize

@@ -3,13 +3,14 @@
 The detectors' packages are large; each is imported when its detector is opened.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
 from typing import NamedTuple
 
 import numpy as np
 
-from lib.errors import UserError, describe, nearest, needing
+from lib.errors import OPENCV_LIBRARIES, UserError, describe, nearest, needing
 
 DETECTORS = {  # name: module, class, the file that lists its packages
     "accurate": ("lib.video.detection.accurate", "Accurate", "requirements-video.txt"),
@@ -19,6 +20,7 @@ DETECTORS = {  # name: module, class, the file that lists its packages
     "vitpose": ("lib.video.detection.vitpose", "ViTPose", "requirements-detectors.txt"),
     "hrnet": ("lib.video.detection.hrnet", "HRNet", "requirements.txt"),
 }
+_LIBRARIES = {"mediapipe": f"{OPENCV_LIBRARIES} libegl1 libgles2"}  # of the system, where others than OpenCV's
 
 
 class Detection(NamedTuple):
@@ -31,7 +33,13 @@ class Detection(NamedTuple):
 
 
 class Detector:
-    """Base of the detectors; `with` closes them."""
+    """Base of the detectors; `with` closes them.
+
+    Attributes:
+        warnings: what of the detections a user should know, a line each; may grow with every frame.
+    """
+
+    warnings: Sequence[str] = ()
 
     def detect(self, frame, seconds, number):
         """The people in a frame.
@@ -69,7 +77,7 @@ def open_detector(name, **options):
     for option in options:
         if option not in (known := signature(kind).parameters):
             raise UserError(f"the detector {name} has no option {option!r}; it has {', '.join(known)}")
-    with needing(f"the detector {name}", DETECTORS[name][2]):
+    with _needing(name):
         try:
             return kind(**options)
         except (TypeError, ValueError) as error:
@@ -88,6 +96,10 @@ def options_of_detector(name):
 def _class(name):
     if name not in DETECTORS:
         raise UserError(f"no detector {name!r}{nearest(name, DETECTORS)}; there are {', '.join(DETECTORS)}")
-    module, kind, requirements = DETECTORS[name]
-    with needing(f"the detector {name}", requirements):
+    module, kind, _ = DETECTORS[name]
+    with _needing(name):
         return getattr(import_module(module), kind)
+
+
+def _needing(name):
+    return needing(f"the detector {name}", DETECTORS[name][2], _LIBRARIES.get(name, OPENCV_LIBRARIES))

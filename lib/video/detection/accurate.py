@@ -11,7 +11,7 @@ from lib.video.detection import Detection, Detector, blazepose, movenet
 from lib.video.detection.blazepose import BlazePose, Square
 from lib.video.detection.movenet import MoveNet
 from lib.video.detection.people import BODY, HIPS, apart, coco, distinct, overlap, size, upwards
-from lib.video.detection.search import near, views
+from lib.video.detection.search import near, quarters_of, views
 
 _SEARCH_EVERY = 0.25  # s
 _OTHER_VIEWS = 2  # that are searched beside the whole image
@@ -51,8 +51,10 @@ class Accurate(Detector):
 
     def __init__(self, det_model=movenet.MODEL, pose_model=blazepose.MODEL, people=6):
         self._finder, self._network = MoveNet(det_model), BlazePose(pose_model)
-        self._most, self._crowded = people, False
+        self._most = people
+        self.warnings: list[str] = []
         self._people, self._turn = [], 0
+        self._promising = []  # the view in which someone was found about whom the two networks do not agree yet
         self._searched = self._last = None  # s, of the last frame with other views; of the last frame
         self._threads = ThreadPoolExecutor(usable_cores(), "detect")
 
@@ -60,7 +62,10 @@ class Accurate(Detector):
         """Follow and search side by side, then begin with those who are new."""
         looking = self._search(frame, seconds)
         self._together(self._follow, [(person, frame, seconds) for person in self._people])
-        self._begin([pose for task in looking for pose in task.result()], frame, seconds)
+        found = {view: task.result() for view, task in looking.items()}
+        self._begin([pose for poses in found.values() for pose in poses], frame, seconds)
+        if found:
+            self._promising = self._unexplained(found)
         self._last = seconds
         self._people = [person for person in self._people if seconds - person.seen <= _SOUGHT]
         self._people.sort(key=lambda person: (person.seen < seconds, person.since))
@@ -71,22 +76,33 @@ class Accurate(Detector):
         self._threads.shutdown()
 
     def _search(self, frame, seconds):
-        """Return tasks that find `Pose`s: in all views of the first frame; then in the whole image and a few others.
+        """Return {view: task that finds its `Pose`s}: all views of the first frame; then the whole image and a few others.
 
-        While someone or everyone is missing, the whole image is searched in every frame.
+        The whole image is then also searched turned as those who are followed are, and so is the view in which someone
+        may be. While someone is missing the whole image is searched in every frame, while everyone is, that view too.
         """
         whole, others = views(frame.shape[1], frame.shape[0])
         if self._searched is None:
-            chosen = [whole, *others]
+            chosen, self._searched = [whole, *others], seconds
         elif seconds - self._searched >= _SEARCH_EVERY:
-            chosen = [whole, *(others[(self._turn + n) % len(others)] for n in range(_OTHER_VIEWS))]
-            self._turn += _OTHER_VIEWS
+            turned = [whole._replace(quarters=quarters_of(person.joints)) for person in self._people]
+            next_ones = [others[(self._turn + n) % len(others)] for n in range(_OTHER_VIEWS)]
+            chosen = [whole, *turned, *self._promising, *next_ones]
+            self._turn, self._searched = self._turn + _OTHER_VIEWS, seconds
+        elif not self._people:
+            chosen = [whole, *self._promising]
         else:
-            missed = not self._people or any(person.seen < self._last for person in self._people)
+            missed = any(person.seen < self._last for person in self._people)
             chosen = [whole] if missed else []
-        if len(chosen) > 1:
-            self._searched = seconds
-        return [self._threads.submit(view.find, self._finder, frame) for view in chosen]
+        return {view: self._threads.submit(view.find, self._finder, frame) for view in dict.fromkeys(chosen)}
+
+    def _unexplained(self, found):
+        """Return of {view: `Pose`s} the view, in a list, of the best pose that may be someone new, or nothing."""
+        if len(self._people) >= self._most:
+            return []
+        pairs = [(pose, view) for view, poses in found.items() for pose in poses if pose.score >= _NEW_SCORE]
+        new = [pair for pair in pairs if not any(_one(pair[0], person) for person in self._people)]
+        return [max(new, key=lambda pair: pair[0].score)[1]] if new else []
 
     def _follow(self, person, frame, seconds):
         """See a person where they were, or else about there, if need be with MoveNet's joints."""
@@ -109,9 +125,9 @@ class Accurate(Detector):
         seen = [person for person in self._people if person.seen == seconds]
         poses = [pose for pose in poses if pose.score >= _NEW_SCORE and not any(_one(pose, person) for person in seen)]
         poses = distinct(sorted(poses, key=lambda pose: -pose.score), _one)
-        if len(self._people) + len(poses) > self._most and not self._crowded:
-            log.warning("more than %d people are in view: the largest are followed", self._most)
-            self._crowded = True
+        if len(self._people) + len(poses) > self._most and not self.warnings:
+            self.warnings.append(f"more than {self._most} people are in view: the largest are followed")
+            log.warning(self.warnings[0])
         full = len(self._people) >= self._most
         least = _HOLD * min(size(person.joints) for person in self._people) if full else 0
         poses = [pose for pose in poses if size(pose.joints) > least]

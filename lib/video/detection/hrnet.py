@@ -5,6 +5,7 @@ Estimation" (CVPR 2019); the mirrored second pass of its evaluation is left out.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -27,7 +28,9 @@ PUBLISHED = "https://github.com/leoxiaobin/deep-high-resolution-net.pytorch (pos
 def pose_network():
     """timm's HRNet with the published model's last layer, `final_layer`; its parameters have the published names."""
     network = timm.create_model("hrnet_w48", features_only=True, feature_location="", out_indices=(1,))
-    network.stage4[-1].fuse_layers = network.stage4[-1].fuse_layers[:1]  # only the finest branch goes on
+    stages: Any = network
+    last = stages.stage4[-1]
+    last.fuse_layers = last.fuse_layers[:1]  # only the finest branch goes on
     network.final_layer = torch.nn.Conv2d(48, 17, 1)
     return network
 
@@ -134,7 +137,7 @@ def load_strictly(model, path, what):
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     except Exception as error:  # pickle's, zipfile's and torch's have no common base
-        raise UserError(f"{path}: cannot be read as PyTorch weights ({describe(error)})") from error
+        raise UserError(f"{path}: cannot be read as PyTorch weights; a file of tensors only is needed") from error
     needed = {name: t for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     for name, tensor in needed.items():
         if name not in state:

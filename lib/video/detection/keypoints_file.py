@@ -33,6 +33,8 @@ from lib.video.lift.strays import LEAST_JOINTS, enough_seen, unsee_strays
 
 log = logging.getLogger(__name__)
 
+_DOUBLE = 0.02  # of a person's size, that joints are apart of one who is there twice
+
 OPENPOSE_END = "_keypoints.json"
 COCO = {17: "coco17", 26: "halpe26"}  # layout by the number of joints
 OPENPOSE = {25: "openpose25", 18: "openpose18"}
@@ -55,10 +57,11 @@ class KeypointsFile(Detector):
     Args:
         people: {frame number from 0: list of `Detection`s}.
         last: (number, where) of the entry of the highest frame.
+        warnings: as every detector's.
     """
 
-    def __init__(self, people, last):
-        self.people, self.last = people, last
+    def __init__(self, people, last, warnings):
+        self.people, self.last, self.warnings = people, last, warnings
 
     def detect(self, frame, seconds, number):
         """As every detector's; the frame itself is not looked at and may be None."""
@@ -104,15 +107,23 @@ def read_keypoints(path, first=0, size=None):
                 people.setdefault(number, []).append(detection)
             else:
                 bare += 1
+    warnings = []
     if strays:
-        log.warning("%s: joints of %d of %d people are far outside of the image: not seen", path, strays, count)
+        warnings.append(f"{path}: joints of {strays} of {count} people are far outside of the image: not seen")
     if bare:
-        log.warning("%s: %d of %d people have fewer than %d joints: left out", path, bare, count, LEAST_JOINTS)
+        warnings.append(f"{path}: {bare} of {count} people have fewer than {LEAST_JOINTS} joints: left out")
+    if doubled := [number for number, found in people.items() if _has_doubles(found)]:
+        warnings.append(
+            f"{path}: somebody is there twice, with nearly the same joints, in {len(doubled)} of {len(people)} frames, "
+            f"first in frame {min(doubled)}: both are kept"
+        )
+    for line in warnings:
+        log.warning(line)
     if not people:
         raise UserError(f"{path}: holds no person{f' of {LEAST_JOINTS} joints or more' if count else ''}")
     if any(_twice(ids) or None in ids for ids in ([d.person for d in found] for found in people.values())):
         people = {number: [d._replace(person=None) for d in people[number]] for number in people}
-    return KeypointsFile(people, last)
+    return KeypointsFile(people, last, warnings)
 
 
 def _openpose(folder):
@@ -216,6 +227,18 @@ def _list(value, where):
     return value
 
 
+def _has_doubles(people):
+    """Whether two of the `Detection`s of a frame have nearly the same joints."""
+    if len(people) < 2:
+        return False
+    places = np.stack([person.keypoints[:, :2] for person in people])
+    near = _DOUBLE * np.ptp(places, axis=1).max(1)
+    middles = places.mean(1)
+    close = np.linalg.norm(middles[:, None] - middles, axis=-1) < near  # few of many pairs
+    pairs = np.argwhere(np.triu(close, 1))
+    return any(np.median(np.linalg.norm(places[a] - places[b], axis=1)) < near[b] for a, b in pairs)
+
+
 def _twice(values):
     return len(set(values)) < len(values)
 
@@ -241,6 +264,7 @@ def _whole(value, where, what):
             return number
     except (TypeError, ValueError, OverflowError):
         pass
+    value = value.item() if isinstance(value, np.generic) else value  # NumPy's say their type, too
     raise UserError(f"{where}: {what} is no whole number: {value!r}")
 
 

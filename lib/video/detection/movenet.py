@@ -51,7 +51,10 @@ class MoveNet:
         padded[0, : size[1], : size[0]] = cv2.resize(image, size, interpolation=smaller)
         (found,) = self._session.run(["output_0"], {"input": padded})[0]
         found = found[found[:, -1] >= least]
-        return [_pose(values, np.float32([columns * width / size[0], lines * height / size[1]])) for values in found]
+        return [
+            _pose(values, np.array([columns * width / size[0], lines * height / size[1]], np.float32))
+            for values in found
+        ]
 
 
 def _pose(values, size):

@@ -24,12 +24,23 @@ def open_model(path, kind, inputs, outputs):
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         raise UserError(f"{path}: is no ONNX model or is damaged ({describe(error)}); fetch it again") from error
-    for needed, given in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):
+    for what, needed, given in (
+        ("input", inputs, session.get_inputs()),
+        ("output", outputs, session.get_outputs()),
+    ):
         shapes = {tensor.name: tensor.shape for tensor in given}
         for name, shape in needed.items():
             if not _fits(shape, shapes.get(name)):
-                raise UserError(f"{path}: is no model of {kind}: {name} is {shapes.get(name)}, {list(shape)} is needed")
+                has = ", ".join(_named(name, shape) for name, shape in shapes.items())
+                raise UserError(
+                    f"{path}: is another model than {kind}: the {what} {_named(name, shape)} is needed, it has {has}"
+                )
     return session
+
+
+def _named(name, shape):
+    """Return an input or output as messages show it; sizes that may be any as "?"."""
+    return f"{name} ({' x '.join(str(size) if isinstance(size, int) else '?' for size in shape)})"
 
 
 def _fits(needed, shape):

@@ -34,7 +34,7 @@ class View(NamedTuple):
         poses = [
             pose._replace(joints=np.column_stack([self.back(pose.joints[:, :2]), pose.joints[:, 2]])) for pose in found
         ]
-        poses = [pose._replace(box=self._box(pose.box)) for pose in poses]
+        poses = [pose._replace(box=self.back_box(pose.box)) for pose in poses]
         return [pose for pose in poses if not self._cuts(pose.box, frame.shape[1::-1])]
 
     def back(self, points):
@@ -42,9 +42,10 @@ class View(NamedTuple):
         sides = self.x1 - self.x0, self.y1 - self.y0
         for turn in range(self.quarters, 0, -1):
             points = np.stack([sides[1 - turn % 2] - points[:, 1], points[:, 0]], axis=1)
-        return points + np.float32([self.x0, self.y0])
+        return points + np.array([self.x0, self.y0], np.float32)
 
-    def _box(self, box):
+    def back_box(self, box):
+        """Return a box (x0, y0, x1, y1) of what the network saw in px of the frame."""
         corners = self.back(box.reshape(2, 2))
         return np.concatenate([corners.min(0), corners.max(0)])
 
@@ -74,9 +75,13 @@ def near(joints, width, height):
     corners = np.concatenate([(low + high) / 2 - reach, (low + high) / 2 + reach])
     x0, y0 = np.clip(corners[:2], 0, [width - 1, height - 1]).astype(int).tolist()
     x1, y1 = np.clip(corners[2:], [x0 + 1, y0 + 1], [width, height]).astype(int).tolist()
+    return View(x0, y0, x1, y1, quarters_of(joints), _NEAR_SIDE)
+
+
+def quarters_of(joints):
+    """Return by how many quarters anticlockwise a person with COCO's joints is turned to be as upright as it can be."""
     x, y = upwards(joints)
-    quarters = round(np.arctan2(x, -y) / (np.pi / 2)) % 4
-    return View(x0, y0, x1, y1, quarters, _NEAR_SIDE)
+    return round(np.arctan2(x, -y) / (np.pi / 2)) % 4
 
 
 def _starts(length):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.body.skeleton import LIMBS
+from lib.body.skeleton import limb_vectors
 from lib.video.track.gaps import blocks
 
 
@@ -17,12 +17,11 @@ class Quality(NamedTuple):
 
 def quality(person, fps):
     """`Quality` of a `Person`, read block by block."""
-    parents, children = map(list, zip(*LIMBS))
     count, total, squares, accelerations, of = 0, 0.0, 0.0, 0.0, 0
     for segment in person.segments():
         for rows in blocks(segment):
             block = np.asarray(person.camera[rows], np.float64)
-            lengths = np.linalg.norm(block[:, children] - block[:, parents], axis=-1)
+            lengths = np.linalg.norm(limb_vectors(block), axis=-1)
             count, total, squares = count + len(block), total + lengths.sum(0), squares + (lengths**2).sum(0)
             if len(block) > 2:
                 second = np.linalg.norm(np.diff(block, 2, axis=0), axis=-1) * fps**2

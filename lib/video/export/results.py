@@ -55,6 +55,7 @@ def write_data(poses, source, folder, cutoff=None):
     report = {
         "source": poses.source,
         "damaged": source.damaged,
+        "warnings": poses.warnings,
         "frames": len(poses.times),
         "fps": round(poses.fps, 3),
         "smoothing": describe_smoothing(cutoff),

@@ -16,6 +16,7 @@ from lib.files import require_file
 _CONVERT = "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
 _STATES_DURATION = ("mov", "mp4", "matroska", "webm", "avi", "flv")  # formats that say how long the file is
 _SHORT = 0.5  # s that may be missing at the end of a whole file: streams of unequal length, rounding
+_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _CAMERA_FPS = 30.0  # where a camera does not say
 
 
@@ -30,8 +31,10 @@ class VideoSource:
     Args:
         source: path, or a camera's number (`0`, `"0"`).
         max_side: px; larger pictures are handed out smaller, so that no side is longer.
+        turn: degrees clockwise that images of a file are turned as well, where it does not say so itself: 0, 90, 180, 270.
 
     Attributes:
+        turn: as given.
         name: the file's name, or "camera 0".
         path: of a file.
         width, height: px, of the pictures handed out.
@@ -45,8 +48,8 @@ class VideoSource:
         UserError: there is no such file or camera, or no frame of it can be read; names it and the way out.
     """
 
-    def __init__(self, source, max_side=None):
-        self.damaged = None
+    def __init__(self, source, max_side=None, turn=0):
+        self.damaged, self.turn = None, turn
         self._max_side = max_side
         self._camera = None
         if str(source).isdecimal() and not Path(str(source)).is_file():
@@ -84,7 +87,8 @@ class VideoSource:
         stored = first.width * aspect, first.height
         self.scale = min(1.0, (self._max_side or np.inf) / max(stored))
         self._stored_size = tuple(max(1, round(side * self.scale)) for side in stored)
-        self.height, self.width = _upright(np.empty((*self._stored_size[::-1], 3), np.uint8), _matrix(first)).shape[:2]
+        blank = np.empty((*self._stored_size[::-1], 3), np.uint8)
+        self.height, self.width = self._turned(_upright(blank, _matrix(first))).shape[:2]
 
     @contextmanager
     def _container(self):
@@ -159,7 +163,10 @@ class VideoSource:
             dst_colorspace="ITU601",  # PyAV 14 heeds the first only if there is a second
             interpolation="AREA" if smaller else "BILINEAR",
         )
-        return _upright(rgb.to_ndarray(), _matrix(frame))
+        return self._turned(_upright(rgb.to_ndarray(), _matrix(frame)))
+
+    def _turned(self, picture):
+        return cv2.rotate(picture, _TURNS[self.turn]) if self.turn else picture
 
     def _open_camera(self, index):
         self.name = f"camera {index}"

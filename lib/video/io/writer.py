@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import av.filter
 import cv2
+import numpy as np
 
 from lib.errors import UserError, describe
 from lib.files import atomic_path, cannot_write
@@ -275,7 +276,7 @@ def _encode_gif(container, pictures, interval):
 
 def _frames(pictures):
     for seconds, png in pictures:
-        frame = av.VideoFrame.from_ndarray(cv2.imdecode(png, cv2.IMREAD_COLOR), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(np.asarray(cv2.imdecode(png, cv2.IMREAD_COLOR), np.uint8), format="rgb24")
         frame.pts, frame.time_base = round(seconds * _GIF_CLOCK), Fraction(1, _GIF_CLOCK)
         yield frame
 

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from lib.body.normalize import crop, towards
-from lib.body.skeleton import LIMBS, ROOT
+from lib.body.camera import look_at_rotation
+from lib.body.normalize import normalize_person
+from lib.body.skeleton import ROOT, limb_vectors
 from lib.data.datasets import DATASETS
 from lib.data.synthetic.random_views import STANDARD_SIZE
 from lib.errors import UserError
@@ -106,8 +107,8 @@ class Lifter:
         middle = torch.tensor([width / 2, height / 2])
         windows = torch.cat([windows[..., :2] - middle, windows[..., 2:]], dim=-1)
         if self.convention == "person":
-            inputs, centre, _ = crop(windows)
-            return (self._predict(inputs) @ towards(centre, focal)).numpy()
+            inputs, centre, _ = normalize_person(windows)
+            return (self._predict(inputs) @ look_at_rotation(centre, focal)).numpy()
         inputs = windows.clone()
         if self.pixel:
             inputs[..., :2] /= width / 2
@@ -117,8 +118,7 @@ class Lifter:
                 (windows[..., :2] - (low + high) / 2) * _FRAMED / (high - low).amax(-1, True).clamp(min=1e-6)
             )
         poses = self._predict(inputs)
-        parent, child = zip(*LIMBS)
-        size = (poses[:, :, list(child)] - poses[:, :, list(parent)]).norm(dim=-1).sum(-1).mean(1)
+        size = limb_vectors(poses).norm(dim=-1).sum(-1).mean(1)
         return (poses * (STANDARD_SIZE / size.clamp(min=1e-6))[:, None, None, None]).numpy()
 
     def _predict(self, inputs):

@@ -13,9 +13,9 @@ _SHORTEST = 1e-4  # s between frames
 
 
 def check_cutoff(cutoff, fps):
-    """Raise a `UserError` if a filter's cutoff is not below half the frame rate."""
-    if not 0 < cutoff < fps / 2:
-        raise UserError(f"smooth: {cutoff:g} Hz must be above 0 and below half the frame rate, {fps / 2:g} Hz")
+    """Raise a `UserError` if a filter's cutoff, above 0, is not below half the frame rate."""
+    if cutoff >= fps / 2:
+        raise UserError(f"smooth: {cutoff:g} Hz must be below half the frame rate, {fps / 2:g} Hz; 0 for no smoothing")
 
 
 def describe_smoothing(cutoff):

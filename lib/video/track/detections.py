@@ -1,8 +1,8 @@
 """The detections of a video on disk: written frame by frame, so that neither memory nor an interruption matters.
 
 A folder with `times.f64` (seconds of each frame), `rows.bin` (one `ROW` a detection) and `state.json` (what they are
-of, how many frames are done, the tracks and the source's numbers of people, if it has such). What was written after
-the last `save` does not count.
+of, how many frames are done, the tracks and the source's numbers of people, if it has such, warnings). What was written
+after the last `save` does not count.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.files import atomic_path
-from lib.video.track.tracker import Track, lasts, link
+from lib.video.track.tracker import Track, lasts, link, shortest
 
 ROW = np.dtype([("frame", "i4"), ("track", "i4"), ("keypoints", "f4", (17, 3))])
 
@@ -22,19 +22,20 @@ class Detections:
 
     Attributes:
         frames: how many are done; complete: whether the video has ended; tracks: {number: Track}; sources: {the
-        source's own number of a person: track number}; damaged: what is missing of the video, in a line, or None.
+        source's own number of a person: track number}; damaged: what is missing of the video, in a line, or None;
+        warnings: of the detector, a line each.
     """
 
     def __init__(self, folder, origin):
         self.folder, self._origin = Path(folder), origin
         self.frames, self.rows, self.complete, self.damaged = 0, 0, False, None
-        self.tracks, self.sources, self._times, self._rows = {}, {}, None, None
+        self.tracks, self.sources, self.warnings, self._times, self._rows = {}, {}, [], None, None
         state = self._state()
         if state:
             self.frames, self.rows, self.complete = state["frames"], state["rows"], state["complete"]
             self.damaged = state["damaged"]
             self.tracks = {int(number): _track(values) for number, values in state["tracks"].items()}
-            self.sources = dict(state["sources"])
+            self.sources, self.warnings = dict(state["sources"]), state["warnings"]
 
     @property
     def opened(self):
@@ -50,12 +51,19 @@ class Detections:
 
     def add(self, seconds, detections, numbers, late=()):
         """One frame's `Detection`s and their track numbers, -1 for none; late: (`Detection`, number) of the last one."""
-        rows = [(self.frames - 1, n, d.keypoints) for d, n in late]
-        rows += [(self.frames, n, d.keypoints) for d, n in zip(detections, numbers) if n >= 0]
-        np.array(rows, ROW).tofile(self._rows)
+        self.add_late(late)
         np.array([seconds]).tofile(self._times)
         self.frames += 1
-        self.rows += len(rows)
+        self.add_late([(d, n) for d, n in zip(detections, numbers) if n >= 0])
+
+    def add_late(self, late):
+        """(`Detection`, number) of the last frame."""
+        np.array([(self.frames - 1, n, d.keypoints) for d, n in late], ROW).tofile(self._rows)
+        self.rows += len(late)
+
+    def warn(self, lines):
+        """Take lines of warnings that are not there yet."""
+        self.warnings += [line for line in lines if line not in self.warnings]
 
     def save(self, complete=False, damaged=None):
         """Makes what was added so far last; complete: the video has ended; damaged: what is missing of it, or None."""
@@ -69,6 +77,7 @@ class Detections:
             "complete": complete,
             "damaged": damaged,
             "sources": list(self.sources.items()),
+            "warnings": self.warnings,
             "tracks": {
                 number: {k: np.asarray(v).tolist() for k, v in asdict(t).items()} for number, t in self.tracks.items()
             },
@@ -88,10 +97,11 @@ class Detections:
         if not self.rows:
             return {}, np.empty(0, ROW)
         rows = np.memmap(self.folder / "rows.bin", ROW, "r", shape=(self.rows,))
+        least = shortest(self.times())
         if self.sources:
-            person_of = {track: person for person, track in self.sources.items() if lasts(self.tracks[track])}
+            person_of = {track: person for person, track in self.sources.items() if lasts(self.tracks[track], least)}
         else:
-            person_of = link(self.tracks)
+            person_of = link(self.tracks, least)
         known = np.full(1 + max(self.tracks), -1)
         known[list(person_of)] = list(person_of.values())
         people = known[rows["track"]]
@@ -122,7 +132,7 @@ class Detections:
             times, rows = ((self.folder / name).stat().st_size for name in ("times.f64", "rows.bin"))
         except (OSError, ValueError):
             return None
-        if not isinstance(state, dict) or state.get("origin") != self._origin or "sources" not in state:
+        if not isinstance(state, dict) or state.get("origin") != self._origin or "warnings" not in state:
             return None
         return state if times >= state["frames"] * 8 and rows >= state["rows"] * ROW.itemsize else None
 

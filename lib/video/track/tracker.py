@@ -17,7 +17,7 @@ from supervision import Detections, box_iou_batch
 from trackers import OCSORTTracker
 
 LOST = 1.0  # s that OC-SORT waits for a person
-SHORTEST = 0.25  # s: a shorter track is no person
+SHORTEST = 0.25  # s: a shorter track is no person; in clips that are shorter than twice that, half the clip
 LINK = 5.0  # s: the longest absence that `link` bridges
 _LINK_SPEED = 2.0  # body sizes a second that an absent person may move, and half a size at once
 _LINK_RESIZE = 2.5  # times as large or small: someone tucked in a jump stands up again
@@ -82,6 +82,14 @@ class Tracker:
         self._new = [(detection, seconds) for number, detection in zip(numbers, detections) if number < 0]
         return numbers, late
 
+    def number_new(self, frame):
+        """Return (`Detection`, number) of those in the last frame who had no number yet: they have been seen once."""
+        late = []
+        for number, (detection, seconds) in enumerate(self._new, 1 + max(self.tracks, default=-1)):
+            self._remember(number, detection, frame, seconds)
+            late.append((detection, number))
+        return late
+
     def _first_sight(self, number, detection, frame):
         """The new person in the frame before: [(`Detection`, number)], or nothing."""
         overlaps = [box_iou_batch(detection.box[None], before.box[None])[0, 0] for before, _ in self._new]
@@ -117,12 +125,12 @@ class Tracker:
         track.colours += _colours(frame, detection.keypoints)
 
 
-def link(tracks):
-    """{track number: person from 1}, people in order of appearance; tracks shorter than `SHORTEST` are left out.
+def link(tracks, least=SHORTEST):
+    """{track number: person from 1}, people in order of appearance; tracks shorter than `least` s are left out.
 
     A track goes on with at most one later one; pairs are chosen so that their likeness is greatest in all.
     """
-    kept = sorted((n for n, track in tracks.items() if lasts(track)), key=lambda number: tracks[number].first)
+    kept = sorted((n for n, track in tracks.items() if lasts(track, least)), key=lambda number: tracks[number].first)
     before = _befores([tracks[number] for number in kept])
     people, count = [], 0
     for index in range(len(kept)):
@@ -131,9 +139,14 @@ def link(tracks):
     return dict(zip(kept, people))
 
 
-def lasts(track):
-    """Whether a `Track` is long enough to be of a person."""
-    return track.last - track.first >= SHORTEST
+def shortest(times):
+    """Return how long, s, tracks of a person last in a video of frames at times (F,) s."""
+    return min(SHORTEST, float(times[-1] - times[0]) / 2)
+
+
+def lasts(track, least):
+    """Whether a `Track` lasts `least` s."""
+    return track.last - track.first >= least
 
 
 def _befores(tracks):

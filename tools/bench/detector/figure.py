@@ -1,4 +1,4 @@
-"""A figure of a detector's errors as measured and as lib/data/synthetic/simulated_detector.py draws them."""
+"""Figure of a detector's errors as measured and as simulated by lib/data/synthetic/simulated_detector.py."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The parameters of lib/data/synthetic/simulated_detector.py from what a detector made of people whose true places are known.
+"""Fit of the parameters of lib/data/synthetic/simulated_detector.py to a detector's errors against ground truth.
 
 Two kinds of tracks go in: real footage, whose truth comes from the same network, so that errors common to all views are
 not in it; and drawn people, whose truth is exact but who look less like people. Sizes are those of both together, with
@@ -16,8 +16,9 @@ import numpy as np
 from scipy.optimize import curve_fit, least_squares
 from scipy.stats import norm
 
+from lib.body.layouts import MEANS
 from lib.body.skeleton import FLIPPED, JOINTS
-from lib.data.synthetic.detector_parameters import GROUPS, MEANS, STATES
+from lib.data.synthetic.detector_parameters import GROUPS, STATES
 from lib.data.synthetic.simulated_detector import SIDES
 from lib.errors import UserError
 
@@ -41,7 +42,7 @@ _OTHER_POINT, _WIDTH_OF_BODY = (9,), (1, 4, 11, 14)
 
 
 class Sample(NamedTuple):
-    """Everything measured: P pieces of at most F frames; NaN and -1 where a piece is shorter."""
+    """All measurements: P pieces of at most F frames; NaN and -1 where a piece is shorter."""
 
     errors: np.ndarray  # (P, F, 17, 2) in units of the person's size, without what the detector means otherwise
     confidence: np.ndarray  # (P, F, 17)

@@ -1,4 +1,4 @@
-"""Writing and showing what was measured of a detector."""
+"""Writer and table of the measured parameters of a detector."""
 
 import numpy as np
 import yaml
@@ -33,7 +33,7 @@ _HEAD = """\
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes lists of numbers on one line."""
+    """YAML writer with lists of numbers on one line."""
 
 
 _Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence(

@@ -1,17 +1,17 @@
-"""What a detector says of people whose true places are known: on real footage, and on drawn people."""
+"""Detections of people with ground truth: on real footage, and on rendered people."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from lib.body.skeleton import LIMBS
+from lib.body.camera import project
+from lib.body.skeleton import limb_vectors
+from lib.data.npz_files import read_npz
 from lib.data.synthetic.random_views import STANDARD_SIZE
-from lib.data.synthetic.render import project
 from lib.data.synthetic.sequences import FPS, SEEN
 from lib.data.synthetic.trunk import trunk_axes
-from lib.errors import UserError, describe
-from lib.files import atomic_path, require_file
+from lib.files import atomic_path
 from lib.video.detection import open_detector
 from tools.bench.scoring.footage import Excerpt, read_views
 from tools.bench.scoring.matching import Estimate, match
@@ -24,7 +24,7 @@ _OF_FRAMES = ("found", "truth", "visible", "axes")
 
 @dataclass(frozen=True)
 class Track:
-    """One person in F frames of one camera."""
+    """Detections and truth of one person in F frames of one camera."""
 
     fps: float
     found: np.ndarray  # (F, 17, 3) px and confidence; NaN in frames in which the person was not found
@@ -76,14 +76,13 @@ def _drawn_track(detector, sequence, start):
         off = [np.median(np.linalg.norm(person[:, :2] - truth, axis=-1)) for person in people]
         near = people and min(off) < _NEAR * size
         found.append(people[int(np.argmin(off))] if near else np.full((17, 3), np.nan))
-    height, width = sequence.images[0].shape[:2]
-    axes = _axes(sequence.joints, sequence.focal, (width, height))
+    axes = _axes(sequence.joints, sequence.focal)
     return Track(FPS, np.array(found), sequence.keypoints, sequence.visible, size, axes)
 
 
 def save_tracks(path, tracks):
     """Write `Track`s as npz."""
-    joined = {key: np.concatenate([getattr(track, key) for track in tracks]) for key in _OF_FRAMES}
+    joined: dict = {key: np.concatenate([getattr(track, key) for track in tracks]) for key in _OF_FRAMES}
     joined |= {key: np.array([getattr(track, key) for track in tracks]) for key in ("fps", "size")}
     start = np.cumsum([0] + [len(track.found) for track in tracks])
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
@@ -96,28 +95,21 @@ def load_tracks(path):
     Raises:
         UserError: the file is missing, damaged or another.
     """
-    try:
-        with np.load(require_file(path), allow_pickle=False) as file:
-            arrays = dict(file)
-        spans = [slice(a, b) for a, b in zip(arrays["start"], arrays["start"][1:])]
-        return [
-            Track(fps=float(fps), size=float(size), **{key: arrays[key][span] for key in _OF_FRAMES})
-            for span, fps, size in zip(spans, arrays["fps"], arrays["size"], strict=True)
-        ]
-    except (OSError, MemoryError, UserError):
-        raise
-    except Exception as error:  # a damaged file raises whatever zipfile and NumPy do
-        raise UserError(f"{path}: has no tracks ({describe(error)}); measure them again") from error
+    arrays = read_npz(path, ("start", "fps", "size", *_OF_FRAMES), "; measure the tracks again")
+    spans = [slice(a, b) for a, b in zip(arrays["start"], arrays["start"][1:])]
+    return [
+        Track(fps=float(fps), size=float(size), **{key: arrays[key][span] for key in _OF_FRAMES})
+        for span, fps, size in zip(spans, arrays["fps"], arrays["size"])
+    ]
 
 
 def _size(places):
     return float(np.sqrt(np.square(places - places.mean((0, 1))).sum(-1).mean()))
 
 
-def _axes(joints, focal, size):
+def _axes(joints, focal):
     axes = trunk_axes(torch.from_numpy(np.ascontiguousarray(joints, np.float32))).numpy()
-    parent, child = map(list, zip(*LIMBS))
-    metre = np.linalg.norm(joints[:, child] - joints[:, parent], axis=-1).sum(1).mean() / STANDARD_SIZE
+    metre = np.linalg.norm(limb_vectors(joints), axis=-1).sum(1).mean() / STANDARD_SIZE
     moved = joints[:, :, None] + _STEP * metre * axes[:, None]
-    off = project(moved, focal, size) - project(joints, focal, size)[:, :, None]
+    off = project(moved, focal) - project(joints, focal)[:, :, None]
     return np.swapaxes(off, -1, -2) / _STEP

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.body.skeleton import ROOT
+from lib.data.npz_files import read_npz
 from lib.errors import UserError, describe
 from lib.files import PROJECT, require_file
 from lib.video.io.source import VideoSource
@@ -22,7 +23,7 @@ _SEGMENTS = ((3, 2), (2, 1), (6, 5), (5, 4), (0, 8), (0, 8))  # shins and thighs
 
 @dataclass(frozen=True)
 class View:
-    """Truth of P people in F frames as one camera sees them."""
+    """Ground truth of P people in F frames of one camera."""
 
     name: str
     path: Path
@@ -39,7 +40,7 @@ class View:
 
 
 class Excerpt(VideoSource):
-    """The first `frames` frames of a film (None: all), subsampled with a stride, numbered anew from 0."""
+    """First `frames` frames of a video (None: all), subsampled with a stride and numbered from 0."""
 
     def __init__(self, path, frames=None, stride=1):
         super().__init__(path, MOST_PIXELS)
@@ -55,7 +56,7 @@ class Excerpt(VideoSource):
 
 
 def read_views(folder=FOLDER, frames=None, stride=1):
-    """Return the `View`s of a folder: `truth.npz`, a film `NAME.mp4` for each camera, and `bystanders.json`.
+    """Return the `View`s of a folder: `truth.npz`, a video `NAME.mp4` for each camera, and `bystanders.json`.
 
     Args:
         frames, stride: as of `Excerpt`.
@@ -63,11 +64,9 @@ def read_views(folder=FOLDER, frames=None, stride=1):
     Raises:
         UserError: a file is missing or damaged.
     """
-    path = require_file(Path(folder) / "truth.npz")
+    truth = read_npz(Path(folder) / "truth.npz")
     bystanders = require_file(Path(folder) / "bystanders.json")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            truth = dict(file)
         boxes = json.loads(bystanders.read_text(encoding="utf-8"))
         chosen = slice(0, frames, stride)
         whole, fps = list(zip(truth["joints"] / 1e3, truth["believed"])), float(truth["fps"])

@@ -1,4 +1,4 @@
-"""What is reported of an `Estimate` of a view, and the mean over people and views."""
+"""Scores of an `Estimate` of a view, and their mean over people and views."""
 
 import numpy as np
 

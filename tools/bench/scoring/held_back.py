@@ -1,4 +1,4 @@
-"""Motion of subjects that a lifting network has not seen, before the fixed synthetic cameras of lib/data/convert/cmu_views.py."""
+"""Scores of a lifting network on held-back subjects, seen by the fixed synthetic cameras of lib/data/convert/cmu_views.py."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ _EVERY = round(FPS / RATE)
 
 
 class Clip(NamedTuple):
-    """What one camera sees of one clip."""
+    """View of one clip by one camera."""
 
     subject: str
     keypoints: dict  # {"perfect" or "noisy": (F, 17, 3) px and confidence}

@@ -1,4 +1,4 @@
-"""Who is who: the people that something found in a view, matched with the people of the truth by their keypoints."""
+"""Matching of estimated people in a view with those of the ground truth, by their keypoints."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +10,7 @@ NEAR = 120 / 1920  # of the image's longer side: median distance of joints up to
 
 @dataclass(frozen=True)
 class Estimate:
-    """Everybody that something found in a view: n poses, of any people and frames."""
+    """Poses estimated in a view: n poses, of any people and frames."""
 
     frames: np.ndarray  # (n,) int, numbers from 0
     keypoints: np.ndarray  # (n, 17, 2) px of the film
@@ -20,7 +20,7 @@ class Estimate:
 
 
 class Counts(NamedTuple):
-    """Poses that are nobody's, a frame: in frames in which all people of the truth are believed."""
+    """Unmatched poses per frame, in frames in which the truth of all people is reliable."""
 
     false: float  # nobody is there
     duplicates: float  # a second pose of one person
@@ -65,7 +65,7 @@ def match(estimate, view):
 
 
 def _distances(estimate, view):
-    """Median distances (P, n), px, of each pose to each person in its frame, over believed joints; NaN without any."""
+    """Return median distances (P, n), px, of each pose to each person in its frame, over believed joints; NaN without any."""
     off = np.linalg.norm(estimate.keypoints - view.keypoints[:, estimate.frames], axis=-1)
     off = np.ma.masked_array(off, ~view.believed[:, estimate.frames])
     return np.ma.filled(np.ma.median(off, axis=-1).astype(float), np.nan)

@@ -1,4 +1,4 @@
-"""An image of truth and result over a few frames of each view."""
+"""Image of truth and result over a few frames of each view."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""The 3D landmarks that BlazePose's networks give by themselves, for comparison: hip-centred, m, of one frame each."""
+"""3D landmarks of BlazePose's networks, for comparison: hip-centred, m, one frame at a time."""
 
 from dataclasses import replace
 

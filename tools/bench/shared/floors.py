@@ -1,4 +1,4 @@
-"""The least time a scan can take: what it must move and compute, at the rates of the machine."""
+"""Least time that a scan can take: its memory traffic and arithmetic at the rates of the machine."""
 
 import torch
 
@@ -7,7 +7,7 @@ from tools.bench.shared.measuring import fastest
 
 
 def measure_rates(device, dtype):
-    """What the device can do, measured now: bytes/s copied, multiply-adds/s of float32 and of projections in `dtype`,
+    """Return measured rates of the device: bytes/s copied, multiply-adds/s of float32 and of projections in `dtype`,
     and special functions/s by its data sheet (CUDA, where the clock is known; else None)."""
     on_cuda = device.type == "cuda"
     source = torch.ones(2**28 if on_cuda else 2**26, device=device)  # touched: untouched pages are all the same one
@@ -36,7 +36,7 @@ def measure_rates(device, dtype):
 
 
 def scan_floor(size, positions, dtype, device, rates, projection=True):
-    """The least time of one cross-scan forward over `positions` = batch * F * J, from what it must move and compute.
+    """Return the least time of one cross-scan forward over `positions` = batch * F * J, from its traffic and arithmetic.
 
     Moved: u, the factors of all directions and y once each, and the weights. Computed, in multiply-adds: per
     direction, position and channel, the step from its R factors and a softplus; per state of these, an exponential,

@@ -1,4 +1,4 @@
-"""What the benchmarks compare: our ways to compute the cross-scan, and those of others where they are installed."""
+"""Implementations that the benchmarks compare: ours of the cross-scan, and those of others where they are installed."""
 
 import importlib
 from collections.abc import Callable
@@ -19,7 +19,7 @@ SLOW = ("loop",)  # called once, whatever the repeats: time and memory of its gr
 
 @dataclass(frozen=True)
 class Implementation:
-    """A way to compute the cross-scan: `function` takes what `selective_scan.cross_scan` takes.
+    """Implementation of the cross-scan: `function` takes the arguments of `selective_scan.cross_scan`.
 
     missing: why it cannot run here; "" if it can.
     recomputes: whether a whole model computes cheap activations again in its backward pass, as ours do; the others
@@ -33,7 +33,7 @@ class Implementation:
 
 
 def implementations(device_type):
-    """{name of `NAMES`: Implementation} on this type of device."""
+    """Return {name of `NAMES`: Implementation} on this type of device."""
     no_compiled = why_unavailable(device_type, device_type)
     if no_compiled and (fix := how_to_get(device_type)):
         no_compiled += f"; {fix}"
@@ -58,7 +58,7 @@ def implementations(device_type):
 
 
 def chosen(names, device_type, without=()):
-    """The named implementations, or all but `without`; those that are missing stay in, to be reported.
+    """Return the named implementations, or all but `without`; missing ones are kept, to be reported.
 
     Raises:
         UserError: a named one is missing.
@@ -95,7 +95,7 @@ def _mamba_ssm_scan(u, delta, A, B, C, D, delta_bias, delta_softplus):
 
 
 def _mambapy_scan(u, delta, A, B, C, D, delta_bias, delta_softplus):
-    """As mambapy's `MambaBlock.selective_scan`, for K groups: every state (batch, L, K * channels, N) in memory."""
+    """Return the scan as in mambapy's `MambaBlock.selective_scan`, for K groups: every state (batch, L, K * channels, N) in memory."""
     from mambapy.pscan import pscan
 
     x, delta, B, C = (t.float() for t in (u, delta, B, C))

@@ -1,4 +1,4 @@
-"""How the benchmarks measure time and peak memory."""
+"""Measurement of time and peak memory."""
 
 import math
 import multiprocessing
@@ -21,7 +21,7 @@ def progress(items, doing):
 
 
 def time_in_turn(calls, repeats, device, once=()):
-    """Seconds per call, {key: a list, one per repeat}, of functions {key: function}.
+    """Return seconds per call, {key: a list, one per repeat}, of functions {key: function}.
 
     Every repeat times every function, so that what else the machine does meets all alike. Each is warmed up first;
     one that is short is called several times in a row for one figure. Keys in `once` are called a single time.
@@ -55,13 +55,13 @@ def _wait(device):
 
 
 def fastest(call, device, repeats=5):
-    """Seconds of the fastest of several calls: what is possible."""
+    """Return the seconds of the fastest of several calls."""
     call()
     return min(_seconds(call, 1, device) for _ in range(repeats))
 
 
 def measure_memory(names, device, function, *arguments, doing="memory"):
-    """function(name, *arguments) of each, where `peak_growth` can be trusted.
+    """Return function(name, *arguments) of each, where `peak_growth` is reliable.
 
     Returns:
         {name: what `function` returned}, {name: why it did not}.
@@ -76,11 +76,11 @@ def measure_memory(names, device, function, *arguments, doing="memory"):
 
 
 class _Failed(Exception):
-    """Why there is no figure."""
+    """Reason why there is no figure."""
 
 
 def _measured_apart(device, function, *arguments):
-    """function(*arguments), in a fresh process on the CPU, here on CUDA."""
+    """Return function(*arguments), called in a new process on the CPU, here on CUDA."""
     try:
         if device.type == "cuda":
             return function(*arguments)
@@ -103,7 +103,7 @@ def _measured_apart(device, function, *arguments):
 
 
 def peak_growth(call, device):
-    """Bytes by which the memory in use grows at most during call(), its result included.
+    """Return the peak growth in bytes of the memory in use during call(), its result included.
 
     On CUDA, of PyTorch's allocator; on the CPU, resident memory of the process, None where /proc does not tell.
     """
@@ -127,6 +127,6 @@ def peak_growth(call, device):
 
 
 def resident_peak():
-    """Most bytes that this process has had resident. Not getrusage's ru_maxrss: a process inherits that from the one that started it."""
+    """Return the peak resident bytes of this process (getrusage's ru_maxrss is inherited from the parent process)."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -1,4 +1,4 @@
-"""The options that all benchmarks have."""
+"""Options of all benchmarks."""
 
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -10,7 +10,7 @@ from tools.bench.shared.implementations import NAMES
 
 
 def add_options(parser):
-    """The options of all benchmarks."""
+    """Add the options of all benchmarks."""
     parser.add_argument("--frames", type=count, default=243, help="of a clip (default: %(default)s)")
     parser.add_argument("--batch", type=count, default=1, help="clips at once (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU")
@@ -24,7 +24,7 @@ def add_options(parser):
 
 
 def device_of(options):
-    """The device, with the threads set.
+    """Return the device, and set the threads.
 
     Raises:
         UserError: CUDA is asked for and not there.
@@ -42,6 +42,13 @@ def count(text):
     return int(text)
 
 
+def whole(text):
+    """Return the number that an option says, for argparse: a whole one of at least 0."""
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
 def options_of(options, device):
-    """The options as results tell them: without the folder, with the device that was chosen."""
+    """Return the options as recorded in results: without the folder, with the chosen device."""
     return {key: value for key, value in vars(options).items() if key != "out"} | {"device": device.type}

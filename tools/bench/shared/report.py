@@ -1,4 +1,4 @@
-"""What the benchmarks leave: JSON, a table and a chart."""
+"""Results of the benchmarks: JSON, a table and a chart."""
 
 import json
 import os
@@ -18,7 +18,7 @@ PASSES = ("forward", "training")
 
 
 def summary(seconds, peaks):
-    """{name: {pass: medians, peaks and their ratios to `REFERENCE`}}.
+    """Return {name: {pass: medians, peaks and their ratios to `REFERENCE`}}.
 
     seconds: {(name, pass): list}. peaks: {name: {pass: bytes or None}}.
     """
@@ -39,7 +39,7 @@ def summary(seconds, peaks):
 
 
 def machine(device):
-    """Where figures come from: what a reader needs to compare them with theirs."""
+    """Return a description of the machine, with which readers can compare figures."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
@@ -68,14 +68,14 @@ def write_json(path, results):
 
 
 def conditions(options, machine):
-    """For a title: what was computed, on what."""
+    """Return the text of a title: the computation and the machine."""
     threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     on = machine["gpu"] or f"{machine['cpu']}, {threads}"
     return f"{options.frames} frames x {JOINTS} joints, batch {options.batch}, {on}"
 
 
 def figures(result, key, ratio, scale, form):
-    """Two cells of a table: a number of `summary` and its ratio; "-" for what is not known."""
+    """Return two cells of a table: a number of `summary` and its ratio; "-" if unknown."""
     number = result[key]
     return ["-" if number is None else format(number * scale, form), _ratio(result[ratio])]
 
@@ -89,7 +89,7 @@ def missing_lines(results):
 
 
 def table(header, rows):
-    """Lines of text, the first column flush left, the others flush right."""
+    """Return lines of text, the first column flush left, the others flush right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     return [
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
@@ -111,7 +111,7 @@ class Panel:
 
 
 def panel(title, results, steps, key, ratio, scale, floor=()):
-    """A `Panel` of numbers of `summary` times scale; floor: pairs of a row and a number."""
+    """Return a `Panel` of numbers of `summary` times scale; floor: pairs of a row and a number."""
     values, ratios = ({step: {row: results[row][step][k] for row in results} for step in steps} for k in (key, ratio))
     scaled = {step: {row: v and v * scale for row, v in of_step.items()} for step, of_step in values.items()}
     return Panel(title, scaled, ratios, dict(floor))
@@ -121,7 +121,7 @@ _COLOURS = dict(zip(PASSES, ("#2b6cb0", "#d1495b")))
 
 
 def write_chart(path, title, rows, panels):
-    """A PNG of panels side by side that share their rows."""
+    """Write a PNG of panels side by side that share their rows."""
     import matplotlib  # here: the processes that memory is measured in have no use for it
 
     matplotlib.use("Agg")

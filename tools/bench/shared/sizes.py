@@ -1,4 +1,4 @@
-"""The published model sizes."""
+"""Published model sizes."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +9,7 @@ JOINTS = len(LIMB_PARTNER)
 
 
 class Size(NamedTuple):
-    """A published model: C, and pairs of blocks."""
+    """Published model size: C, and pairs of blocks."""
 
     channels: int
     depth: int

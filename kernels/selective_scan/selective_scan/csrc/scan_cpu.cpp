@@ -4,9 +4,9 @@
 //
 //     h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t,    y_t = <C_t, h_t> + D u_t
 //
-// Time is cut into chunks. What does not depend on the state (positions, steps, inputs) is computed for a whole chunk
-// first, so that the latency of the softplus is hidden; then come the states, step by step. The forward pass keeps
-// the state at the start of every chunk; the backward pass goes through the chunks in reverse, recomputes the states
+// Time is cut into chunks. What does not depend on the state (positions, step sizes, inputs) is computed for a whole
+// chunk first, so that the latency of the softplus is hidden; then come the states, step by step. The forward pass
+// saves the state at the start of every chunk; the backward pass goes through the chunks in reverse, recomputes the states
 // of each and runs the adjoint g_t = C_t dy_t + exp(delta_{t+1} A) g_{t+1}.
 //
 // The vectors are those of GCC and Clang: of the machine's own width, whatever the machine. Lanes beyond the last
@@ -152,7 +152,7 @@ int64_t blocks(const Scan &s) { return (s.channels + LANES - 1) / LANES; }
 int64_t chunks(const Scan &s) { return (s.length + CHUNK - 1) / CHUNK; }
 int64_t row_size(const Scan &s) { return s.rank ? s.channels : s.directions * s.channels; }
 
-// What all channels of a direction share: positions and factors of the steps of one chunk.
+// What all channels of a direction share: positions and projections of the steps of one chunk.
 struct Chunk {
     int64_t sequence, direction;
     int steps;
@@ -169,17 +169,17 @@ struct Chunk {
         sequence = sequence_;
         direction = direction_;
         steps = static_cast<int>(std::min<int64_t>(CHUNK, s.length - start));
-        const Walk walk = s.rank ? s.walks[direction] : Walk{0, s.length, 0, 1};
+        const ScanPath path = s.rank ? s.paths[direction] : ScanPath{0, s.length, 0, 1};
         const bool limbs = has_limbs(s);
         const int64_t size = s.rank + 2 * s.states, row = s.directions * size;
         for (int t = 0; t < steps; ++t) {
-            const uint32_t step = static_cast<uint32_t>(start + t), inner = static_cast<uint32_t>(walk.inner);
-            const int64_t position = walk.start + step / inner * walk.outer_step + step % inner * walk.inner_step;
+            const uint32_t step = static_cast<uint32_t>(start + t), inner = static_cast<uint32_t>(path.inner);
+            const int64_t position = path.start + step / inner * path.outer_step + step % inner * path.inner_step;
             const int64_t joint = limbs ? position % s.joints : 0;
             places[t] = sequence * s.length + position;
             partners[t] = limbs ? places[t] - joint + s.partners[joint] : places[t];
-            const float *own = values(s.factors) + places[t] * row + direction * size;
-            const float *other = values(s.factors) + partners[t] * row + direction * size;
+            const float *own = values(s.projections) + places[t] * row + direction * size;
+            const float *other = values(s.projections) + partners[t] * row + direction * size;
             copy(own, other, limbs, ranks.data() + t * s.rank, s.rank);
             copy(own + s.rank, other + s.rank, limbs, B[t], s.states);
             copy(own + s.rank + s.states, other + s.rank + s.states, limbs, C[t], s.states);
@@ -199,7 +199,7 @@ struct Chunk {
 struct Block {
     int64_t channel;  // its first, of directions * channels
     int64_t column;   // where its channels are in a row of u and y
-    int64_t border;   // where its states are in `borders`, in vectors
+    int64_t saved;   // where its states are in `saved_states`, in vectors
     int lanes;        // channels that it has
     bool growth;      // exp(delta A) can be above 1
     Lanes rate[STATES];  // A log2(e)
@@ -210,7 +210,7 @@ struct Block {
         const int64_t first = number * LANES;
         channel = direction * s.channels + first;
         column = s.rank ? first : channel;
-        border = ((sequence * s.directions + direction) * blocks(s) + number) * chunks(s) * STATES;
+        saved = ((sequence * s.directions + direction) * blocks(s) + number) * chunks(s) * STATES;
         lanes = static_cast<int>(std::min<int64_t>(LANES, s.channels - first));
         growth = !s.softplus;
         for (int n = 0; n < STATES; ++n) {
@@ -248,8 +248,9 @@ struct Inputs {
                 raw[t] = sum;
             }
         } else {
-            const float *steps = values(s.steps) + block.channel;
-            for (int t = 0; t < chunk.steps; ++t) raw[t] = block.bias + load(steps + chunk.places[t] * row, block.lanes);
+            const float *step_sizes = values(s.step_sizes) + block.channel;
+            for (int t = 0; t < chunk.steps; ++t)
+                raw[t] = block.bias + load(step_sizes + chunk.places[t] * row, block.lanes);
         }
         for (int t = 0; t < chunk.steps; ++t) {
             delta[t] = s.softplus ? softplus(raw[t]) : raw[t];
@@ -272,13 +273,14 @@ struct Forward {
     explicit Forward(const Scan &s_) : s(s_), chunk(s_) {}
 
     // y is added to what is there if `add`.
-    void run(int64_t sequence, int64_t direction, int64_t first, int64_t last, bool add, float *y, Lanes *borders) {
+    void run(int64_t sequence, int64_t direction, int64_t first, int64_t last, bool add, float *y,
+             Lanes *saved_states) {
         carried.clear();
         for (int64_t b = first; b < last; ++b) carried.push_back({Block(s, sequence, direction, b)});
         for (int64_t number = 0; number < chunks(s); ++number) {
             chunk.read(s, sequence, direction, number * CHUNK);
             for (auto &[block, h] : carried) {
-                if (borders) std::copy(h, h + STATES, borders + block.border + number * STATES);
+                if (saved_states) std::copy(h, h + STATES, saved_states + block.saved + number * STATES);
                 in.read(s, chunk, block);
                 block.growth ? advance<true>(block, h, add, y) : advance<false>(block, h, add, y);
             }
@@ -332,33 +334,33 @@ struct Backward {
         for (int64_t number = chunks(s) - 1; number >= 0; --number) {
             chunk.read(s, sequence, direction, number * CHUNK);
             for (Carried &c : carried) {
-                const bool add_factors = &c != &carried.front();
+                const bool add_projections = &c != &carried.front();
                 in.read(s, chunk, c.block);
                 for (int t = 0; t < chunk.steps; ++t)
                     dy[t] = load(values(grads.dy) + chunk.places[t] * row_size(s) + c.block.column, c.block.lanes);
-                c.block.growth ? recompute<true>(c.block, number, part, add_factors)
-                               : recompute<false>(c.block, number, part, add_factors);
-                adjoint(c, part, add_factors, add);
+                c.block.growth ? recompute<true>(c.block, number, part, add_projections)
+                               : recompute<false>(c.block, number, part, add_projections);
+                adjoint(c, part, add_projections, add);
             }
         }
         for (const Carried &c : carried) finish(c, sequence);
     }
 
-    // The row of factors of step t, of their gradient.
-    float *factors(int64_t part, int t) const {
+    // The row of projections of step t, of their gradient.
+    float *projections(int64_t part, int t) const {
         const int64_t row = (part * s.directions + chunk.direction) * s.batch * s.length + chunk.places[t];
-        return grads.factors + row * (s.rank + 2 * s.states);
+        return grads.projections + row * (s.rank + 2 * s.states);
     }
 
     // States and decays of the chunk, and the gradient of C.
     template <bool growth>
-    void recompute(const Block &block, int64_t number, int64_t part, bool add_factors) {
+    void recompute(const Block &block, int64_t number, int64_t part, bool add_projections) {
         Lanes h[STATES];
-        const Lanes *border = reinterpret_cast<const Lanes *>(grads.borders) + block.border + number * STATES;
-        std::copy(border, border + STATES, h);
+        const Lanes *saved = reinterpret_cast<const Lanes *>(grads.saved_states) + block.saved + number * STATES;
+        std::copy(saved, saved + STATES, h);
         for (int t = 0; t < chunk.steps; ++t) {
             const Lanes delta = in.delta[t], du = in.du[t], out = dy[t];
-            write_sums(factors(part, t) + s.rank + s.states, add_factors, [&](auto state) INLINE_LAMBDA {
+            write_sums(projections(part, t) + s.rank + s.states, add_projections, [&](auto state) INLINE_LAMBDA {
                 constexpr int n = state;
                 const Lanes decay = exp2_fast<growth>(delta * block.rate[n]);
                 states[t][n] = h[n];
@@ -369,7 +371,7 @@ struct Backward {
         }
     }
 
-    void adjoint(Carried &c, int64_t part, bool add_factors, bool add_u) {
+    void adjoint(Carried &c, int64_t part, bool add_projections, bool add_u) {
         const Block &block = c.block;
         const int64_t row = row_size(s), half = s.rank ? chunk.direction % 2 * s.batch * s.length : 0;
         Lanes g[STATES];
@@ -377,8 +379,8 @@ struct Backward {
         for (int t = chunk.steps - 1; t >= 0; --t) {
             const Lanes out = dy[t], delta = in.delta[t], du = in.du[t], u = in.u[t];
             Lanes gB{}, pull{};  // pull: sum of g A exp(delta A) h_{t-1}, times log2(e)
-            float *f = factors(part, t);
-            write_sums(f + s.rank, add_factors, [&](auto state) INLINE_LAMBDA {
+            float *f = projections(part, t);
+            write_sums(f + s.rank, add_projections, [&](auto state) INLINE_LAMBDA {
                 constexpr int n = state;
                 const Lanes full = g[n] + out * chunk.C[t][n];
                 gB += full * chunk.B[t][n];
@@ -398,13 +400,13 @@ struct Backward {
             if (add_u) total += load(to, block.lanes);
             store(to, total, block.lanes);
 
-            if (!s.rank) store(grads.steps + chunk.places[t] * row + block.channel, ddelta, block.lanes);
+            if (!s.rank) store(grads.step_sizes + chunk.places[t] * row + block.channel, ddelta, block.lanes);
             for (int r = 0; r < s.rank; r += QUAD) {
                 const Lanes *weight = block.step_weight.data() + r;
                 Lanes sums = complete_sums<QUAD>(partial_sums<0, QUAD>([&](auto i) { return ddelta * weight[i]; }));
                 for (int i = 0; i < QUAD && r + i < s.rank; ++i) {
                     c.dweight[r + i] += ddelta * chunk.ranks[t * s.rank + r + i];
-                    f[r + i] = (add_factors ? f[r + i] : 0.0f) + sums[i];
+                    f[r + i] = (add_projections ? f[r + i] : 0.0f) + sums[i];
                 }
             }
         }
@@ -449,16 +451,17 @@ int64_t selective_scan_openmp() {
 #endif
 }
 
-// `borders` is (batch, directions, blocks of lanes, chunks, MAX_STATES, lanes).
+// `saved_states` is (batch, directions, blocks of lanes, chunks, MAX_STATES, lanes).
 int64_t selective_scan_lanes() { return LANES; }
 int64_t selective_scan_chunk() { return CHUNK; }
 
 // Both passes cut the channels of every sequence and group of directions into `parts` tasks, at most one per block of
 // lanes: more of them keep more threads busy, fewer share more. A plain scan has a group per direction.
 
-// Writes y and, unless null, `borders` for the backward pass. y is like u for the plain scan; for the cross-scan it
-// is (groups, batch, length, channels), to be summed over groups.
-void selective_scan_forward(const Scan *s, int64_t groups, int64_t parts, int64_t threads, float *y, float *borders) {
+// Writes y and, unless null, `saved_states` for the backward pass. y is like u for the plain scan; for the cross-scan
+// it is (groups, batch, length, channels), to be summed over groups.
+void selective_scan_forward(const Scan *s, int64_t groups, int64_t parts, int64_t threads, float *y,
+                            float *saved_states) {
     groups = s->rank ? groups : s->directions;
 #pragma omp parallel num_threads(static_cast<int>(threads))
     {
@@ -469,7 +472,7 @@ void selective_scan_forward(const Scan *s, int64_t groups, int64_t parts, int64_
             float *to = y + (s->rank ? group * s->batch * s->length * s->channels : 0);
             for (int64_t k = group; k < s->directions; k += groups)
                 forward.run(pair / groups, k, part * blocks(*s) / parts, (part + 1) * blocks(*s) / parts, k != group,
-                            to, reinterpret_cast<Lanes *>(borders));
+                            to, reinterpret_cast<Lanes *>(saved_states));
         }
     }
 }

@@ -2,18 +2,18 @@
 //
 // A thread has one channel of one direction over one chunk of time, with all its states in registers; the lanes of a
 // warp have neighbouring channels, so that activations are read in whole lines and everything that a position shares
-// between channels (positions, B, C, the ranks of the steps) is staged once per block, in shared memory.
+// between channels (positions, B, C, the ranks of the step sizes) is staged once per block, in shared memory.
 //
 // Chunks run in parallel. Since the recurrence is linear, a chunk started from zero ends in the state that its inputs
-// alone produce, and what it was really started from decays by exp(A * sum of its steps). So the forward pass is
+// alone produce, and what it was really started from decays by exp(A * sum of its step sizes). So the forward pass is
 //
-//     scan_chunks<false>   every chunk from zero: its end state, the sum of its steps
-//     carry_states         the true state at every border, one chunk after the other
-//     scan_chunks<true>    every chunk from its border: outputs
+//     scan_chunks<false>   every chunk from zero: its end state, the sum of its step sizes
+//     carry_states         the true state at every chunk's start, one chunk after the other
+//     scan_chunks<true>    every chunk from its start state: outputs
 //
 // and the backward pass the same in reverse for the adjoint g_t = C_t dy_t + exp(delta_{t+1} A) g_{t+1}, with the
-// states of a chunk recomputed from its border. Sums over directions are atomic additions of two terms onto zero, the
-// result of which does not depend on their order; sums over channels and chunks are left to the caller in pieces.
+// states of a chunk recomputed from its start state. Sums over directions are atomic additions of two terms onto zero,
+// the result of which does not depend on their order; sums over channels and chunks are left to the caller in pieces.
 // Results are the same from run to run.
 
 #include <cmath>
@@ -78,7 +78,7 @@ __host__ __device__ int64_t chunks(const Scan &s) { return (s.length + CHUNK - 1
 __device__ unsigned chunks_launched(const Scan &s) { return gridDim.x / static_cast<unsigned>(s.batch); }
 __device__ unsigned chunk_of_block(const Scan &s) { return blockIdx.x % chunks_launched(s); }
 
-// What the threads of a block share: positions and factors of the steps of a chunk.
+// What the threads of a block share: positions and projections of the steps of a chunk.
 template <typename T, int RANK>
 struct Staged {
     static constexpr int STRIDE = 2 * STATES + RANK;  // of a row: B, C, ranks
@@ -88,24 +88,25 @@ struct Staged {
 
     __device__ void load(const Scan &s, int64_t sequence, int direction, int64_t start, int steps) {
         const int tid = threadIdx.x, width = s.rank + 2 * s.states, rank = s.rank, states = s.states;
-        const Walk walk = RANK ? s.walks[direction] : Walk{0, s.length, 0, 1};
+        const ScanPath path = RANK ? s.paths[direction] : ScanPath{0, s.length, 0, 1};
         const bool limbs = RANK && s.limbs[direction];
         for (int t = tid; t < steps; t += blockDim.x) {
-            const int step = start + t, inner = walk.inner;
-            const int position = walk.start + step / inner * walk.outer_step + step % inner * walk.inner_step;
+            const int step = start + t, inner = path.inner;
+            const int position = path.start + step / inner * path.outer_step + step % inner * path.inner_step;
             const int joint = limbs ? position % static_cast<int>(s.joints) : 0;
             positions[t] = position;
             partners[t] = limbs ? position - joint + s.partners[joint] : position;
         }
         for (int i = tid; i < steps * STRIDE; i += blockDim.x) rows[i] = 0.0f;
         __syncthreads();
-        const T *factors = static_cast<const T *>(s.factors) + (sequence * s.length * s.directions + direction) * width;
+        const T *projections =
+            static_cast<const T *>(s.projections) + (sequence * s.length * s.directions + direction) * width;
         const int64_t apart = s.directions * width;  // from position to position
         for (int i = tid; i < steps * width; i += blockDim.x) {
             const int t = i / width, c = i % width;
             const int column = c < rank ? 2 * STATES + c : c < rank + states ? c - rank : STATES + c - rank - states;
-            float sum = value(factors[positions[t] * apart + c]);
-            if (limbs) sum += value(factors[partners[t] * apart + c]);
+            float sum = value(projections[positions[t] * apart + c]);
+            if (limbs) sum += value(projections[partners[t] * apart + c]);
             rows[t * STRIDE + column] = sum;
         }
         __syncthreads();
@@ -145,7 +146,7 @@ struct Channel {
 
     __device__ int64_t of_all() const { return direction * s.channels + index; }  // of directions * channels
 
-    // Where step t's entry of u, y or, in the plain scan, steps is; `position` of the step or of its partner.
+    // Where step t's entry of u, y or, in the plain scan, step_sizes is; `position` of the step or of its partner.
     __device__ int64_t at(int position) const {
         const int64_t place = sequence * s.length + position;
         return RANK ? place * s.channels + index : place * s.directions * s.channels + of_all();
@@ -160,7 +161,7 @@ struct Channel {
     }
 
     // The same in (batch, directions, chunks, STATES, channels).
-    __device__ int64_t at_border(int64_t c, int n) const {
+    __device__ int64_t at_saved(int64_t c, int n) const {
         return (((sequence * s.directions + direction) * chunks(s) + c) * STATES + n) * s.channels + index;
     }
 
@@ -178,7 +179,7 @@ struct Channel {
 #pragma unroll
             for (int r = 0; r < RANK; ++r) sum += weight[r] * staged.ranks(t)[r];
         } else if (active) {
-            sum += value(static_cast<const T *>(s.steps)[at(staged.positions[t])]);
+            sum += value(static_cast<const T *>(s.step_sizes)[at(staged.positions[t])]);
         }
         return sum;
     }
@@ -208,12 +209,12 @@ __device__ void put(float *to, float x) {
 }
 
 template <typename T, int RANK, bool OUTPUT>
-__global__ __launch_bounds__(MAX_THREADS) void scan_chunks(Scan s, float *y, float *borders, float *sums) {
+__global__ __launch_bounds__(MAX_THREADS) void scan_chunks(Scan s, float *y, float *saved_states, float *sums) {
     __shared__ Staged<T, RANK> staged;
     Channel<T, RANK> c(s, staged, chunk_of_block(s));
     float h[STATES], sum = 0.0f;
 #pragma unroll
-    for (int n = 0; n < STATES; ++n) h[n] = OUTPUT && c.active ? borders[c.at_border(c.chunk, n)] : 0.0f;
+    for (int n = 0; n < STATES; ++n) h[n] = OUTPUT && c.active ? saved_states[c.at_saved(c.chunk, n)] : 0.0f;
     for (int t = 0; t < c.steps; ++t) {
         const float u = c.u(t), delta = c.step(c.raw_step(t));
         const float out = advance(h, c.rate, delta, delta * u, staged.B(t), staged.C(t)) + c.skip * u;
@@ -222,26 +223,26 @@ __global__ __launch_bounds__(MAX_THREADS) void scan_chunks(Scan s, float *y, flo
     }
     if (!OUTPUT && c.active) {
 #pragma unroll
-        for (int n = 0; n < STATES; ++n) borders[c.at_border(c.chunk + 1, n)] = h[n];
+        for (int n = 0; n < STATES; ++n) saved_states[c.at_saved(c.chunk + 1, n)] = h[n];
         sums[c.at_chunk(c.chunk)] = sum;
     }
 }
 
-// A thread per state of a channel. Forwards, borders[c + 1] becomes the state after chunk c from what chunk c leaves
-// when started from zero; backwards, borders[c - 1] becomes the adjoint before chunk c in the same way.
-__global__ void carry(Scan s, float *borders, const float *sums, bool backwards) {
+// A thread per state of a channel. Forwards, saved_states[c + 1] becomes the state after chunk c from what chunk c
+// leaves when started from zero; backwards, saved_states[c - 1] becomes the adjoint before chunk c in the same way.
+__global__ void carry(Scan s, float *saved_states, const float *sums, bool backwards) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, count = chunks(s);
     if (i >= s.batch * s.directions * STATES * s.channels) return;
     const int64_t channel = i % s.channels, n = i / s.channels % STATES, pair = i / s.channels / STATES;
     const int64_t row = pair % s.directions * s.channels + channel;
     const float rate = n < s.states ? s.A[row * s.states + n] * LOG2E : 0.0f;
     float h = 0.0f;
-    borders[((pair * count + (backwards ? count - 1 : 0)) * STATES + n) * s.channels + channel] = 0.0f;
+    saved_states[((pair * count + (backwards ? count - 1 : 0)) * STATES + n) * s.channels + channel] = 0.0f;
     for (int64_t done = 0; done < count - 1; ++done) {
         const int64_t chunk = backwards ? count - 1 - done : done, next = backwards ? chunk - 1 : chunk + 1;
-        float *border = borders + ((pair * count + next) * STATES + n) * s.channels + channel;
-        h = exp2_fast(rate * sums[(pair * count + chunk) * s.channels + channel]) * h + *border;
-        *border = h;
+        float *saved = saved_states + ((pair * count + next) * STATES + n) * s.channels + channel;
+        h = exp2_fast(rate * sums[(pair * count + chunk) * s.channels + channel]) * h + *saved;
+        *saved = h;
     }
 }
 
@@ -259,7 +260,7 @@ __global__ __launch_bounds__(MAX_THREADS) void adjoint_chunks(Scan s, const T *d
     }
     if (!c.active) return;
 #pragma unroll
-    for (int n = 0; n < STATES; ++n) carries[c.at_border(c.chunk - 1, n)] = g[n];
+    for (int n = 0; n < STATES; ++n) carries[c.at_saved(c.chunk - 1, n)] = g[n];
     sums[c.at_chunk(c.chunk)] = sum;
 }
 
@@ -293,7 +294,7 @@ __global__ __launch_bounds__(MAX_THREADS) void chunk_gradients(Scan s, Gradients
 
     float h[STATES], starts[CHUNK / PART][STATES];  // the states before each part of the chunk
 #pragma unroll
-    for (int n = 0; n < STATES; ++n) h[n] = c.active ? grads.borders[c.at_border(c.chunk, n)] : 0.0f;
+    for (int n = 0; n < STATES; ++n) h[n] = c.active ? grads.saved_states[c.at_saved(c.chunk, n)] : 0.0f;
     for (int t = 0; t < c.steps; ++t) {
         if (t % PART == 0)
 #pragma unroll
@@ -304,7 +305,7 @@ __global__ __launch_bounds__(MAX_THREADS) void chunk_gradients(Scan s, Gradients
 
     float g[STATES], dA[STATES] = {}, dweight[RANK > 0 ? RANK : 1] = {}, dbias = 0.0f, dD = 0.0f;
 #pragma unroll
-    for (int n = 0; n < STATES; ++n) g[n] = c.active ? carries[c.at_border(c.chunk, n)] : 0.0f;
+    for (int n = 0; n < STATES; ++n) g[n] = c.active ? carries[c.at_saved(c.chunk, n)] : 0.0f;
     for (int part = (c.steps - 1) / PART; part >= 0; --part) {
         const int first = part * PART, last = c.steps < first + PART ? c.steps : first + PART;
         float before[PART][STATES];  // the states before each step
@@ -338,9 +339,9 @@ __global__ __launch_bounds__(MAX_THREADS) void chunk_gradients(Scan s, Gradients
             dbias += ddelta;
             dD += out * u;
 
-            // One row of the gradient of the factors per warp: its part of the sum over the channels.
+            // One row of the gradient of the projections per warp: its part of the sum over the channels.
             const int64_t place = (c.direction * s.batch + c.sequence) * s.length + staged.positions[t];
-            float *row = grads.factors + (c.index / WARP * s.directions * s.batch * s.length + place) * width;
+            float *row = grads.projections + (c.index / WARP * s.directions * s.batch * s.length + place) * width;
             const float total = transposed_sum(shared, lane);
             const int n = lane % STATES;
             const bool any = c.index / WARP * WARP < s.channels;  // of the warp's channels are there
@@ -353,7 +354,7 @@ __global__ __launch_bounds__(MAX_THREADS) void chunk_gradients(Scan s, Gradients
             }
             if (c.active) {
                 put<RANK>(grads.u + c.half() + at, delta * gB + c.skip * out);
-                if (!RANK) grads.steps[at] = ddelta;
+                if (!RANK) grads.step_sizes[at] = ddelta;
             }
         }
     }
@@ -380,18 +381,18 @@ dim3 grid(const Scan &s, int64_t count) {
     return dim3(static_cast<unsigned>(count * s.batch), static_cast<unsigned>(tiles * s.directions));
 }
 
-void carry_all(const Scan &s, float *borders, const float *sums, bool backwards, cudaStream_t stream) {
+void carry_all(const Scan &s, float *saved_states, const float *sums, bool backwards, cudaStream_t stream) {
     const int64_t all = s.batch * s.directions * STATES * s.channels;
     launch(carry, dim3(static_cast<unsigned>((all + MAX_THREADS - 1) / MAX_THREADS)), MAX_THREADS, 0, stream, s,
-           borders, sums, backwards);
+           saved_states, sums, backwards);
 }
 
 template <typename T, int RANK>
-void forward(const Scan &s, float *y, float *borders, float *sums, cudaStream_t stream) {
+void forward(const Scan &s, float *y, float *saved_states, float *sums, cudaStream_t stream) {
     if (chunks(s) > 1)
-        launch(scan_chunks<T, RANK, false>, grid(s, chunks(s) - 1), threads(s), 0, stream, s, y, borders, sums);
-    carry_all(s, borders, sums, false, stream);
-    launch(scan_chunks<T, RANK, true>, grid(s, chunks(s)), threads(s), 0, stream, s, y, borders, sums);
+        launch(scan_chunks<T, RANK, false>, grid(s, chunks(s) - 1), threads(s), 0, stream, s, y, saved_states, sums);
+    carry_all(s, saved_states, sums, false, stream);
+    launch(scan_chunks<T, RANK, true>, grid(s, chunks(s)), threads(s), 0, stream, s, y, saved_states, sums);
 }
 
 template <typename T, int RANK>
@@ -447,16 +448,16 @@ const char *selective_scan_problem(int64_t device) {
 
 const char *selective_scan_error(int64_t code) { return cudaGetErrorString(static_cast<cudaError_t>(code)); }
 
-// dtype of u, steps, factors: 0 float32, 1 float16, 2 bfloat16. y, all zero before, is like u for the plain scan and
-// (2, batch, length, channels) for the cross-scan, to be summed. Returns an error code, 0 if there was none.
-int64_t selective_scan_forward(const Scan *s, int64_t dtype, int64_t device, void *stream, float *y, float *borders,
-                               float *sums) {
+// dtype of u, step_sizes, projections: 0 float32, 1 float16, 2 bfloat16. y, all zero before, is like u for the plain
+// scan and (2, batch, length, channels) for the cross-scan, to be summed. Returns an error code, 0 if there was none.
+int64_t selective_scan_forward(const Scan *s, int64_t dtype, int64_t device, void *stream, float *y,
+                               float *saved_states, float *sums) {
     return dispatch(*s, dtype, device, [&](auto type, auto rank) {
-        forward<decltype(type), decltype(rank)::value>(*s, y, borders, sums, static_cast<cudaStream_t>(stream));
+        forward<decltype(type), decltype(rank)::value>(*s, y, saved_states, sums, static_cast<cudaStream_t>(stream));
     });
 }
 
-// `carries` is like borders. Gradients of u are all zero before; factors have a part per 32 channels, the rest
+// `carries` is like saved_states. Gradients of u are all zero before; projections have a part per 32 channels, the rest
 // (batch * chunks) pieces.
 int64_t selective_scan_backward(const Scan *s, const Gradients *grads, int64_t dtype, int64_t device, void *stream,
                                 float *carries, float *sums) {

@@ -1,1 +1,1 @@
-"""Motion capture files (ASF/AMC and BVH) as positions of the project's 17 joints."""
+"""Conversion of motion capture files (ASF/AMC and BVH) to positions of the project's 17 joints."""

@@ -1,8 +1,8 @@
-"""The Acclaim format: a skeleton (ASF) and motions of it (AMC).
+"""Reader of the Acclaim format: a skeleton (ASF) and motions of it (AMC).
 
 Follows "Acclaim Skeleton File Definition" (M. Schafer, 1994/95) and VICON's notes on it. A bone starts where its
 parent ends; `direction` (in the world's axes, all joints at zero) times `length` is the bone. `axis` gives
-C, the frame that the bone's angles refer to: with M the rotation by the angles listed in `dof`, the bone turns by
+C, the axes that the bone's angles refer to: with M the rotation by the angles listed in `dof`, the bone rotates by
 C M C^-1 relative to its parent. Angles are listed in the order in which they are applied about fixed axes:
 "XYZ" is Rz Ry Rx.
 """
@@ -23,7 +23,10 @@ _PLACES = ("tx", "ty", "tz")
 
 @dataclass
 class Bone:
-    """vector: (3,) from start to end, length units; axis: its C; channels: what AMC lists, such as ("rx", "rz")."""
+    """Bone of a skeleton.
+
+    vector: (3,) from start to end, length units; axis: its C; channels: the ones listed in AMC, as ("rx", "rz").
+    """
 
     vector: np.ndarray
     axis: Rotation
@@ -32,7 +35,7 @@ class Bone:
 
 @dataclass(frozen=True)
 class Acclaim:
-    """What an ASF file says; lengths have been divided by its `length`, which makes CMU's inches."""
+    """Content of an ASF file; lengths have been divided by its `length`, which turns CMU's into inches."""
 
     skeleton: Skeleton
     bones: dict  # name: Bone, the root among them
@@ -42,7 +45,7 @@ class Acclaim:
 
 
 def read_asf(path):
-    """The `Acclaim` of an ASF file.
+    """Read the `Acclaim` of an ASF file.
 
     Raises:
         UserError: the file is missing or damaged; names the line.
@@ -61,7 +64,7 @@ def read_asf(path):
 
 
 def read_amc(path, acclaim):
-    """The `Motion` of an AMC file; the format does not say the frame rate.
+    """Read the `Motion` of an AMC file; the format does not state the frame rate.
 
     Every frame has to list the bones of the first one, in its order, and those have to be all bones that move.
 
@@ -75,42 +78,42 @@ def read_amc(path, acclaim):
         word = lines[head][1].split()[0].upper()
         degrees = {":DEGREES": True, ":RADIANS": False}.get(word, degrees)
         head += 1
-    line_numbers, lines = zip(*lines[head:]) if lines[head:] else ((), ())
-    if not lines:
+    line_numbers, texts = zip(*lines[head:]) if lines[head:] else ((), ())
+    if not texts:
         raise UserError(f"{path}: has no frames")
 
-    names = _bones_of_first_frame(path, line_numbers, lines, acclaim)
+    names = _bones_of_first_frame(path, line_numbers, texts, acclaim)
     period = 1 + len(names)
-    frames, rest = divmod(len(lines), period)
-    first = int(lines[0])
-    counted = (line.strip().isdecimal() and int(line) == first + frame for frame, line in enumerate(lines[::period]))
+    frames, rest = divmod(len(texts), period)
+    first = int(texts[0])
+    counted = (line.strip().isdecimal() and int(line) == first + frame for frame, line in enumerate(texts[::period]))
     if rest or not all(counted):
-        raise _first_wrong_line(path, line_numbers, lines, names)
+        raise _first_wrong_line(path, line_numbers, texts, names)
     index = {name: point for point, name in enumerate(acclaim.skeleton.names)}
     rotations, translations = {}, {}
     for place, name in enumerate(names, 1):
         bone = acclaim.bones[name]
-        rows = [line.split() for line in lines[place::period]]
+        rows = [line.split() for line in texts[place::period]]
         if any(words.pop(0) != name for words in rows):
-            raise _first_wrong_line(path, line_numbers, lines, names)
+            raise _first_wrong_line(path, line_numbers, texts, names)
         values = number_table(path, line_numbers[place::period], rows, len(bone.channels))
         turns = [channel for channel in bone.channels if channel in _AXES]
         if turns:
             angles = values[:, [bone.channels.index(channel) for channel in turns]]
             turned = Rotation.from_euler("".join(c[1] for c in turns), angles, degrees=degrees)
-            # The root's preset orientation turns the whole figure; another bone's axis is a frame for its angles.
+            # The root's preset orientation rotates the whole figure; another bone's axis is the axes of its angles.
             rotations[index[name]] = bone.axis * turned if name == ROOT else bone.axis * turned * bone.axis.inv()
         if name == ROOT:
-            place = np.zeros((frames, 3))
+            path_of_root = np.zeros((frames, 3))
             for axis, channel in enumerate(_PLACES):
                 if channel in bone.channels:
-                    place[:, axis] = values[:, bone.channels.index(channel)]
-            translations[index[name]] = place / acclaim.length + acclaim.position
+                    path_of_root[:, axis] = values[:, bone.channels.index(channel)]
+            translations[index[name]] = path_of_root / acclaim.length + acclaim.position
     return Motion(acclaim.skeleton, frames, rotations, translations)
 
 
 def _bones_of_first_frame(path, line_numbers, lines, acclaim):
-    """Names in a frame's order; checked to be those of the skeleton that move."""
+    """Return the bones' names in the order of a frame; check that they are those of the skeleton that move."""
     if not lines[0].strip().isdecimal():
         raise bad_line(path, line_numbers[0], "expected a frame number")
     names = []
@@ -130,7 +133,7 @@ def _bones_of_first_frame(path, line_numbers, lines, acclaim):
 
 
 def _first_wrong_line(path, line_numbers, lines, names):
-    """The error for the first line that is not what a frame like the first one has there."""
+    """Return the error for the first line that does not fit a frame like the first one."""
     first = int(lines[0])
     for row, (number, line) in enumerate(zip(line_numbers, lines)):
         frame, place = divmod(row, 1 + len(names))
@@ -142,7 +145,7 @@ def _first_wrong_line(path, line_numbers, lines, names):
 
 
 def _sections(path):
-    """{":keyword": [(number, words)]}; words after the keyword itself are its first line."""
+    """Return {":keyword": [(number, words)]}; words after the keyword itself are its first line."""
     sections, current = {}, None
     for number, line in read_lines(path):
         words = line.split("#")[0].replace(",", " ").replace("(", " ").replace(")", " ").split()
@@ -173,7 +176,7 @@ def _units(path, lines):
 
 
 def _root(path, lines, degrees):
-    """The root as a bone without length, and its position (3,)."""
+    """Return the root as a bone without length, and its position (3,)."""
     channels, order, position, orientation = (), "xyz", np.zeros(3), np.zeros(3)
     for number, words in lines:
         if words[0] == "order":
@@ -242,7 +245,7 @@ def _channels(path, number, words, known):
 
 
 def _skeleton(path, lines, bones):
-    """Points: every bone's start, under its own name, and its end."""
+    """Return the `Skeleton` whose points are every bone's start, under its own name, and its end."""
     parents = {}
     for number, words in lines:
         if words in (["begin"], ["end"]):

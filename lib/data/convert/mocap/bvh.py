@@ -1,9 +1,9 @@
-"""The BVH format: a skeleton and its motion in one file.
+"""Reader of the BVH format: a skeleton and its motion in one file.
 
 Follows the public descriptions of Biovision's format (M. Meredith, S. Maddock: "Motion Capture File Formats
 Explained", 2001). Rotations multiply in the order of their channels: "Zrotation Yrotation Xrotation" is Rz Ry Rx.
 Position channels are added to the root's OFFSET, as described there; those of other joints, which some tools
-write, take the place of their OFFSET, as those tools mean them.
+write, replace their OFFSET, as those tools mean them.
 """
 
 import re
@@ -19,7 +19,7 @@ _CHANNELS = {f"{axis}{kind}": (axis, kind) for axis in "xyz" for kind in ("posit
 
 
 def read_bvh(path):
-    """The `Motion` of a BVH file. Points are its joints; an End Site is "JOINT.end".
+    """Read the `Motion` of a BVH file. Points are its joints; an End Site is "JOINT.end".
 
     Raises:
         UserError: the file is missing or damaged; names the line.
@@ -46,7 +46,7 @@ def read_bvh(path):
         turns = [(column, axis) for column, axis, kind in own if kind == "rotation"]
         moves = [(column, axis) for column, axis, kind in own if kind == "position"]
         if turns:
-            order = "".join(axis for _, axis in turns).upper()  # upper case: about the turned axes
+            order = "".join(axis for _, axis in turns).upper()  # upper case: about the rotated axes
             rotations[point] = Rotation.from_euler(order, values[:, [column for column, _ in turns]], degrees=True)
         if moves:
             offset = skeleton.offsets[point]
@@ -59,13 +59,13 @@ def read_bvh(path):
 
 
 def _statements(lines):
-    """[(line number, words)]; a brace stands alone."""
+    """Return [(line number, words)]; a brace is a statement of its own."""
     parts = ((number, part.split()) for number, line in lines for part in re.split("([{}])", line))
     return [(number, words) for number, words in parts if words]
 
 
 def _hierarchy(path, lines):
-    """The `Skeleton`, and (point, axis, kind) of every channel in the order of a frame's values."""
+    """Return the `Skeleton`, and (point, axis, kind) of every channel in the order of a frame's values."""
     names, parents, offsets, channels, open_points = [], [], {}, [], []
     for number, words in lines:
         key = words[0].upper()
@@ -101,7 +101,7 @@ def _hierarchy(path, lines):
 
 
 def _channels(path, number, words):
-    """[(axis, kind)] of a CHANNELS line."""
+    """Return [(axis, kind)] of a CHANNELS line."""
     if not words or not words[0].isdecimal() or int(words[0]) != len(words) - 1:
         raise bad_line(path, number, "CHANNELS: expected their number, then as many names")
     channels = []
@@ -115,7 +115,7 @@ def _channels(path, number, words):
 
 
 def _header(path, lines):
-    """(frames, frames per second) of "Frames: N" and "Frame Time: S"."""
+    """Return the number of frames and frames per second of "Frames: N" and "Frame Time: S"."""
     found = []
     for (number, line), label in zip(lines, ("Frames", "Frame Time")):
         name, _, value = line.partition(":")

@@ -1,6 +1,6 @@
-"""A folder of motion capture files as a store (lib/data/store.py): `joints` (n, 17, 3) float32, m, z up.
+"""Conversion of a folder of motion capture files to a store (lib/data/store.py): `joints` (n, 17, 3) float32, m, z up.
 
-A clip is one AMC or BVH file, named for it: source "05_01", camera "".
+A clip is one AMC or BVH file, named after it: source "05_01", camera "".
 """
 
 import csv
@@ -31,17 +31,17 @@ TABLES = {".amc": _TABLES / "cmu_asf.yaml", ".bvh": _TABLES / "cmu_bvh.yaml"}
 def convert(
     root, out, fps=60.0, table=None, actions=None, test=None, skip_bad=False, progress=lambda items, what: items
 ):
-    """Writes the clips below `root` to the store `out`, unless it holds just these already.
+    """Write the clips below `root` to the store `out`, unless it is there and up to date.
 
     Args:
         root: folder with ASF/AMC files, BVH files or both, at any depth.
         out: the store's folder.
         fps: frames per second of the result; clips of another rate are resampled.
-        table: YAML that says which points the 17 joints are; by default `TABLES`, by kind of file.
-        actions: CSV of clip name and action; a clip that it does not name has action "".
-        test: file with a clip name a line; those are part "test", the rest "train".
+        table: YAML that defines the 17 joints by points of the skeleton; by default `TABLES`, by kind of file.
+        actions: CSV of clip name and action; a clip that is not in it has action "".
+        test: file with one clip name per line; those are the split "test", the rest "train".
         skip_bad: leave out clips that cannot be read instead of stopping.
-        progress: wraps a list of files, `tqdm` say; `what` says what is done with them.
+        progress: wraps a list of files, such as `tqdm`; `what` is the name of the step.
 
     Returns:
         A `lib.data.convert.motion_store.Conversion`.
@@ -83,13 +83,13 @@ def convert(
         read,
         skip_bad,
         progress,
-        part_of=lambda name: "test" if name in in_test else "train",
+        split_of=lambda name: "test" if name in in_test else "train",
         action_of=lambda name: action_of.get(name, ""),
     )
 
 
 def read_clip(path, table, fps, table_file):
-    """The 17 joints (n, 17, 3) of an AMC or BVH file, float32, m, z up, at `fps`; `table` is that of `table_file`.
+    """Return the 17 joints (n, 17, 3) of an AMC or BVH file, float32, m, z up, at `fps`; `table` is that of `table_file`.
 
     Raises:
         UserError: the file, or its skeleton, cannot be read.
@@ -97,7 +97,7 @@ def read_clip(path, table, fps, table_file):
     motion = read_bvh(path) if path.suffix.lower() == ".bvh" else read_amc(path, read_asf(_asf_of(path)))
     source_fps = motion.fps or table.fps
     if source_fps is None:
-        raise UserError(f"{path}: does not say its frame rate; give fps in the skeleton's YAML file")
+        raise UserError(f"{path}: does not state its frame rate; give fps in the skeleton's YAML file")
     if motion.frames <= table.skip_frames:
         raise UserError(f"{path}: has {motion.frames} frames, of which skip_frames leaves out {table.skip_frames}")
     try:
@@ -108,7 +108,7 @@ def read_clip(path, table, fps, table_file):
 
 
 def _find_clips(root):
-    """{name: path} of all clips below a folder, sorted by path."""
+    """Return {name: path} of the clips below a folder, sorted by path."""
     require_folder(root, "; give the one with the ASF/AMC or BVH files")
     clips = {}
     for path in _files(root, TABLES):
@@ -125,7 +125,7 @@ def _files(root, suffixes):
 
 
 def _asf_of(path):
-    """The skeleton of an AMC file: in its folder, the ASF of the name before its "_", or the only one."""
+    """Return the skeleton file of an AMC file: in its folder, the ASF of the name before its "_", or the only one."""
     there = _skeletons_beside(path)
     subject = path.stem.split("_")[0]
     fitting = [asf for asf in there if asf.stem.lower() == subject.lower()]
@@ -143,13 +143,13 @@ def _skeletons_beside(path):
 
 
 def _made_of(path, checksums):
-    """The checksum of a clip's name, which tells its skeleton, of its file and of the skeletons beside it."""
+    """Return the checksum of a clip's name (which determines its skeleton), its file and the skeletons beside it."""
     parts = [path.name, checksums[path], *(checksums[asf] for asf in _skeletons_beside(path))]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _read_actions(path, clips):
-    """{clip name: action} of a CSV file; its first line may be the heading name,action."""
+    """Return {clip name: action} of a CSV file; its first line may be the heading name,action."""
     actions = {}
     for number, line in read_lines(path) if path else []:
         row = [cell.strip() for cell in next(csv.reader([line]))]
@@ -166,7 +166,7 @@ def _read_actions(path, clips):
 
 
 def _read_names(path, clips):
-    """The set of clip names in a file, one a line; # begins a comment."""
+    """Return the set of clip names in a file, one per line; # begins a comment."""
     names = set()
     for number, line in read_lines(path) if path else []:
         name = line.split("#")[0].strip()
@@ -186,6 +186,6 @@ def _describe_input(root, checksums):
 
 
 def _digest(checksums, root):
-    """SHA-256 over files' paths below `root` and their checksums, {path: checksum}, in path order."""
+    """Return the SHA-256 of files' paths below `root` and their checksums, {path: checksum}, in path order."""
     lines = sorted(f"{path.relative_to(root).as_posix()} {found}\n" for path, found in checksums.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,20 +1,20 @@
-"""A moving skeleton and where its points are: forward kinematics of all frames at once."""
+"""Motion of a skeleton and its forward kinematics, for all frames at once."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-LEAST_FPS, MOST_FPS = 1, 1000  # frames per second that a recording can have
+LEAST_FPS, MOST_FPS = 1, 1000  # range of a recording's frames per second
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """P points, each fixed to the frame of its parent, which comes before it.
+    """Skeleton of P points, each fixed to the axes of its parent, which comes before it.
 
-    names: P names; a bone's or joint's own name is where it starts, "NAME.end" is the free end of one.
+    names: P names; the name of a bone or joint is its start, "NAME.end" its free end.
     parents: P indices, -1 for the root.
-    offsets: (P, 3), from the parent, in the parent's frame, in the file's unit.
+    offsets: (P, 3), from the parent, in the parent's axes, in the file's unit.
     """
 
     names: tuple
@@ -24,11 +24,11 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class Motion:
-    """Of n frames.
+    """Motion of a skeleton in n frames.
 
-    rotations: {point: Rotation of n} relative to the parent; a point without one does not turn.
+    rotations: {point: Rotation of n} relative to the parent; a point without one does not rotate.
     translations: {point: (n, 3)} in place of the point's offset, in the file's unit.
-    fps: frames per second, None where the file does not say.
+    fps: frames per second; None if the file does not state it.
     """
 
     skeleton: Skeleton
@@ -39,31 +39,31 @@ class Motion:
 
 
 def point_positions(motion):
-    """Positions (n, P, 3) of all points in the file's unit and axes.
+    """Return positions (n, P, 3) of all points in the file's unit and axes.
 
     With G the rotation and x the position of a point in the world, R its own rotation and t its offset:
     x = x_parent + G_parent t and G = G_parent R.
     """
     skeleton = motion.skeleton
     positions = np.empty((motion.frames, len(skeleton.names), 3))
-    turned = []
+    rotations = []
     for point, parent in enumerate(skeleton.parents):
         offset = motion.translations.get(point, skeleton.offsets[point])
         own = motion.rotations.get(point)
         if parent < 0:
             positions[:, point] = offset
-            turned.append(Rotation.identity() if own is None else own)
+            rotations.append(Rotation.identity() if own is None else own)
         else:
-            positions[:, point] = positions[:, parent] + turned[parent].apply(offset)
-            turned.append(turned[parent] if own is None else turned[parent] * own)
+            positions[:, point] = positions[:, parent] + rotations[parent].apply(offset)
+            rotations.append(rotations[parent] if own is None else rotations[parent] * own)
     return positions
 
 
 def resample(positions, source_fps, fps):
-    """Positions (n, ..., 3) at `source_fps` as (m, ..., 3) at `fps`, starting with the same frame.
+    """Return positions (n, ..., 3) at `source_fps` resampled to (m, ..., 3) at `fps`, starting with the same frame.
 
-    Every k-th frame where the rates' ratio is a whole number k (to 0.1 %: files round their frame time), else
-    linear interpolation, which shortens fast bones a little.
+    The frames are subsampled with stride k where the rates' ratio is an integer k (to 0.1 %: files round their frame
+    time), else interpolated linearly, which shortens fast bones a little.
     """
     ratio = source_fps / fps
     step = round(ratio)

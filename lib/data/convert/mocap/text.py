@@ -1,4 +1,4 @@
-"""Lines of a text file, with their numbers for messages."""
+"""Reader of the lines of a text file, with their numbers for messages."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from lib.files import require_file
 
 
 def read_lines(path):
-    """[(number, line)] of what is not blank; numbers count from 1.
+    """Return [(number, line)] of the lines that are not blank; numbers count from 1.
 
     Raises:
         UserError: there is no such file, or it cannot be read.
@@ -24,7 +24,7 @@ def read_lines(path):
 
 
 def bad_line(path, number, problem):
-    """The error for one line of a file."""
+    """Return the error for one line of a file."""
     return UserError(f"{path}: line {number}: {problem}")
 
 
