@@ -413,6 +413,18 @@ def test_a_checkpoint_that_may_not_be_read_is_named_as_such(trained, monkeypatch
         read_checkpoint(trained[0] / "latest_epoch.bin")
 
 
+def test_events_that_cannot_be_written_end_the_mlflow_run_too(environment):
+    import mlflow
+
+    (environment["cwd"] / "runs" / "blocked").mkdir(parents=True)
+    (environment["cwd"] / "runs" / "blocked" / "events").write_text("a file")
+    line = refusal(environment, "--config", S_CONFIG, "-c", "runs/blocked", "experiment=Blocked", *SMALL)
+    assert "runs/blocked/events: tensorboardX cannot write there" in line and "--no-tensorboard" in line
+    client = mlflow.MlflowClient(f"sqlite:///{environment['cwd'] / 'mlruns' / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("Blocked").experiment_id])
+    assert run.info.status == "FAILED"
+
+
 def test_an_unusable_mlflow_store_is_named(environment):
     changed = {**environment, "env": {**environment["env"], "MLFLOW_TRACKING_URI": "nosuch://store"}}
     line = refusal(changed, "--config", S_CONFIG, "-c", "runs/store", *SMALL)
