@@ -1,14 +1,15 @@
 """Where and how training runs: device, processes, arithmetic. Nothing else asks for CUDA or for the rank."""
 
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from lib.errors import UserError
+from lib.errors import UserError, describe
 from lib.model.device import choose_device
+from lib.model.products import fast_products
 
 _AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,13 +33,16 @@ class Runtime:
         if several_gpus:
             torch.cuda.set_device(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        self._within = ExitStack()
 
     def __enter__(self):
+        self._within.enter_context(fast_products())
         if self.world_size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         return self
 
     def __exit__(self, kind, error, trace):
+        self._within.close()
         if dist.is_initialized() and kind is None:
             dist.destroy_process_group()
 
@@ -55,7 +59,7 @@ class Runtime:
         if self.world_size > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
             model = DistributedDataParallel(model, device_ids=ids)
-        return self.cast(torch.compile(model) if self.config.compile else model)
+        return self.cast(_Compiled(model) if self.config.compile else model)
 
     def cast(self, model):
         """Return `model` as a function whose arithmetic is `amp`'s; its results are float32."""
@@ -122,5 +126,23 @@ class _Cast:
             return self.model(x).float()
 
     def no_sync(self):
-        inner = getattr(self.model, "_orig_mod", self.model)
-        return inner.no_sync()
+        return self.model.no_sync()
+
+
+class _Compiled:
+    """A model that goes through torch.compile, in the first call.
+
+    Raises:
+        UserError: there is no compiler here that PyTorch can use, such as g++.
+    """
+
+    def __init__(self, model):
+        self.no_sync = getattr(model, "no_sync", None)
+        self._call = torch.compile(model)
+
+    def __call__(self, x):
+        try:
+            return self._call(x)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = describe(getattr(error, "inner_exception", error))
+            raise UserError(f"compile: PyTorch cannot compile the model here ({reason}); set compile: False") from error

@@ -76,28 +76,29 @@ class Trainer:
                 position.seed = self.runtime.first(draw_seed())
             for batch in loader.epoch(position.seed, position.batch):
                 position.seconds = before + time.monotonic() - begin
-                self._train_batch(task, batch, len(loader), epoch)
+                self._train_batch(task, batch, loader, epoch)
             self._look_at_losses()
             position.means |= self._means(position)
             position.task, position.batch, position.seed, position.totals, position.count = number + 1, 0, None, {}, 0
         position.seconds = before + time.monotonic() - begin
 
-    def _train_batch(self, task, batch, batches, epoch):
+    def _train_batch(self, task, batch, loader, epoch):
         """Learn from one batch; every `accumulate` of them, and the last ones of an epoch, make a step."""
-        position, config = self.state.position, self.config
-        begins = position.batch - position.batch % config.accumulate
-        together = min(config.accumulate, batches - begins)
-        steps = position.batch + 1 == begins + together
-        if position.batch == begins:
+        position, number, together = self.state.position, self.state.position.batch, self.config.accumulate
+        begins = number - number % together
+        steps = number + 1 == min(begins + together, len(loader))
+        if number == begins:
             self.state.optimizer.zero_grad()
         batch = self.runtime.to_device(batch)
+        share = batch["weight"] * loader.clips_of(number) / loader.clips_of(begins, together)
         if steps:
-            loss, terms = self._backward(task, batch, together)
+            loss, terms = self._backward(task, batch, share)
         else:
             with self.runtime.unsynchronised(self.model):
-                loss, terms = self._backward(task, batch, together)
-        of = f" of {task.name}" if task.name else ""
-        self._unseen.append((f"epoch {epoch}, step {position.batch + 1} of {batches}{of}", batch["index"], loss))
+                loss, terms = self._backward(task, batch, share)
+        place = f"epoch {epoch}, step {number // together + 1} of {-(-len(loader) // together)}"
+        place += f" of {task.name}" if task.name else ""
+        self._unseen.append((place, batch["index"], loss))
         count = len(batch["index"]) if batch["weight"] else 0
         position.count += count
         for name, value in {task.name or "loss": loss, **terms}.items():
@@ -106,9 +107,9 @@ class Trainer:
         if steps:
             self._step(epoch)
 
-    def _backward(self, task, batch, together):
+    def _backward(self, task, batch, share):
+        """Gather the gradients of a batch whose mean is this share of the step's."""
         loss, terms = task.loss(self.model, batch)
-        share = batch["weight"] / together
         self.state.scaler.scale(loss if share == 1 else loss * share).backward()
         return loss.detach(), terms
 
@@ -127,7 +128,7 @@ class Trainer:
         self.bar.set_description(f"epoch {epoch}/{config.epochs}", refresh=False)
         self.bar.update()
         alone = self.runtime.world_size == 1
-        if len(self._unseen) >= config.log_every or (alone and (self.stop.requested or self._due())):
+        if len(self._unseen) >= config.log_every * config.accumulate or (alone and (self.stop.requested or self._due())):
             self._look_at_losses()
             requests = self.runtime.everyone((self.stop.requested, self._due()))
             if any(requested for requested, _ in requests):
@@ -166,8 +167,7 @@ class Trainer:
 
     def _finish_epoch(self, epoch):
         state, config = self.state, self.config
-        if not all(parameter.isfinite().all() for parameter in state.model.parameters()):
-            raise _stopped(f"a parameter is not finite at epoch {epoch}, after its last step")
+        self._refuse_broken(f"epoch {epoch}, after its last step")
         entry = {"epoch": epoch, "lr": state.lr, **{f"train/{k}": v for k, v in state.position.means.items()}}
         begin = time.monotonic()
         scores = None if config.no_eval else self._score()
@@ -205,7 +205,13 @@ class Trainer:
             self._save_within()
             raise KeyboardInterrupt
 
+    def _refuse_broken(self, place):
+        """Raise TrainingStopped if a parameter is not finite: a finite loss can have gradients that are not."""
+        if not all(parameter.isfinite().all() for parameter in self.state.model.parameters()):
+            raise _stopped(f"a parameter is not finite at {place}")
+
     def _save_within(self):
+        self._refuse_broken(f"step {self.state.step}")
         self._save(WITHIN)
 
     def _save(self, *names):
