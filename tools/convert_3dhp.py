@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
 
 from lib.cli import Parser, progress_bar, run
 from lib.data.convert.mpi_inf_3dhp import Archive, NpzFiles, convert

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
 
 from lib.cli import Parser, run
 from lib.errors import UserError

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
 
 from lib.cli import Parser, positive_number, progress_bar, run
 from lib.data.datasets.h36m import CAMERA_SIZES

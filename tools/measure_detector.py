@@ -15,6 +15,9 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
 
 from lib.cli import Parser, progress_bar, run
 from lib.data.motion_files import read_motion_files

@@ -9,13 +9,16 @@ python tools/mlp_baseline.py --config configs/pose3d/PoseMamba_train_cmu.yaml
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
+
 import numpy as np
 import torch
 from einops import rearrange
 from torch import nn
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, run
 from lib.config import load_config

@@ -9,12 +9,15 @@ python tools/model_size.py
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
+
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, run
 from lib.config import load_config

@@ -29,6 +29,11 @@ class Loader:
     def __len__(self):
         return -(-len(self.clips) // self.batch_size)
 
+    def clips_of(self, number, batches=1):
+        """Return how many clips the batches from this number on have, those of all processes together."""
+        first, last = (min(edge * self.batch_size, len(self.clips)) for edge in (number, number + batches))
+        return last - first
+
     def __iter__(self):
         return self.epoch(draw_seed() if self.shuffle else 0)
 

@@ -2,15 +2,16 @@
 
 import os
 import warnings
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from lib.engine.processes import meet, rank_and_size
-from lib.errors import UserError
+from lib.errors import UserError, describe
 from lib.model.device import choose_device
+from lib.model.products import fast_products
 
 _AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,13 +38,16 @@ class Runtime:
         if several_gpus:
             torch.cuda.set_device(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        self._within = ExitStack()
 
     def __enter__(self):
+        self._within.enter_context(fast_products())
         if self.world_size > 1 and not dist.is_initialized():
             meet("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")  # gradients are where the model is
         return self
 
     def __exit__(self, kind, error, trace):
+        self._within.close()
         if dist.is_initialized() and kind is None:
             dist.destroy_process_group()
 
@@ -62,7 +66,7 @@ class Runtime:
             # Said of the depthwise convolution's gradient; only strides of axes of length 1 differ.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             model = DistributedDataParallel(model, device_ids=ids)
-        return self.cast(torch.compile(model) if self.config.compile else model)
+        return self.cast(_Compiled(model) if self.config.compile else model)
 
     def cast(self, model):
         """Return `model` as a function whose arithmetic is `amp`'s; its results are float32."""
@@ -155,5 +159,23 @@ class _Cast:
             return self.model(x).float()
 
     def no_sync(self):
-        inner = getattr(self.model, "_orig_mod", self.model)
-        return inner.no_sync()
+        return self.model.no_sync()
+
+
+class _Compiled:
+    """A model that goes through torch.compile, in the first call.
+
+    Raises:
+        UserError: there is no compiler here that PyTorch can use, such as g++.
+    """
+
+    def __init__(self, model):
+        self.no_sync = getattr(model, "no_sync", None)
+        self._call = torch.compile(model)
+
+    def __call__(self, x):
+        try:
+            return self._call(x)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = describe(getattr(error, "inner_exception", error))
+            raise UserError(f"compile: PyTorch cannot compile the model here ({reason}); set compile: False") from error

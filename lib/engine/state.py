@@ -183,3 +183,5 @@ def _load_optimizer(optimizer, checkpoint):
         kept = state["exp_avg" if "exp_avg" in state else "momentum_buffer"]
         if kept.shape != parameter.shape:
             raise UserError(f"{checkpoint.path}: its optimiser was for other parameters; set partial_train as it was")
+        if "step" in state:
+            state["step"] = state["step"].to(parameter.device)  # where a fused step wants it; others keep it on the CPU

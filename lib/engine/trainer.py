@@ -77,28 +77,29 @@ class Trainer:
                 position.seed = self.runtime.first(draw_seed())
             for batch in loader.epoch(position.seed, position.batch):
                 position.seconds = before + time.monotonic() - begin
-                self._train_batch(task, batch, len(loader), epoch)
+                self._train_batch(task, batch, loader, epoch)
             self._look_at_losses()
             position.means |= self._means(position)
             position.task, position.batch, position.seed, position.totals, position.count = number + 1, 0, None, {}, 0
         position.seconds = before + time.monotonic() - begin
 
-    def _train_batch(self, task, batch, batches, epoch):
+    def _train_batch(self, task, batch, loader, epoch):
         """Learn from one batch; every `accumulate` of them, and the last ones of an epoch, make a step."""
-        position, config = self.state.position, self.config
-        begins = position.batch - position.batch % config.accumulate
-        together = min(config.accumulate, batches - begins)
-        steps = position.batch + 1 == begins + together
-        if position.batch == begins:
+        position, number, together = self.state.position, self.state.position.batch, self.config.accumulate
+        begins = number - number % together
+        steps = number + 1 == min(begins + together, len(loader))
+        if number == begins:
             self.state.optimizer.zero_grad()
         batch = self.runtime.to_device(batch)
+        share = batch["weight"] * loader.clips_of(number) / loader.clips_of(begins, together)
         if steps:
-            loss, terms = self._backward(task, batch, together)
+            loss, terms = self._backward(task, batch, share)
         else:
             with self.runtime.unsynchronised(self.model):
-                loss, terms = self._backward(task, batch, together)
-        of = f" of {task.name}" if task.name else ""
-        self._unseen.append((f"epoch {epoch}, step {position.batch + 1} of {batches}{of}", batch["index"], loss))
+                loss, terms = self._backward(task, batch, share)
+        place = f"epoch {epoch}, step {number // together + 1} of {-(-len(loader) // together)}"
+        place += f" of {task.name}" if task.name else ""
+        self._unseen.append((place, batch["index"], loss))
         count = len(batch["index"]) if batch["weight"] else 0
         position.count += count
         for name, value in {task.name or "loss": loss, **terms}.items():
@@ -107,9 +108,9 @@ class Trainer:
         if steps:
             self._step(epoch)
 
-    def _backward(self, task, batch, together):
+    def _backward(self, task, batch, share):
+        """Gather the gradients of a batch whose mean is this share of the step's."""
         loss, terms = task.loss(self.model, batch)
-        share = batch["weight"] / together
         self.state.scaler.scale(loss if share == 1 else loss * share).backward()
         return loss.detach(), terms
 
@@ -128,7 +129,7 @@ class Trainer:
         self.bar.set_description(f"epoch {epoch}/{config.epochs}", refresh=False)
         self.bar.update()
         stop, due = self.runtime.any(self.stop.requested, self._due())  # all stop and save after the same step
-        if stop or due or len(self._unseen) >= config.log_every:
+        if stop or due or len(self._unseen) >= config.log_every * config.accumulate:
             self._look_at_losses()
         if stop or due:
             self._save_within()

@@ -15,10 +15,10 @@ def add_branch(x, branch, rate, training):
     scale = 1 / (1 - rate)
     drawn = torch.empty(len(x)).bernoulli_(1 - rate)
     if torch.compiler.is_compiling():
-        factors = (drawn * scale).to(x.device, x.dtype).view(-1, *[1] * (x.dim() - 1))
+        factors = (drawn * scale).to(x.device, x.dtype, non_blocking=True).view(-1, *[1] * (x.dim() - 1))
         return x + factors * branch(x)
     kept = drawn.nonzero().squeeze(1)
     if len(kept) == len(x):
         return x.add(branch(x), alpha=scale)
-    kept = kept.to(x.device)
+    kept = kept.to(x.device, non_blocking=True)
     return x.index_add(0, kept, branch(x.index_select(0, kept)).to(x.dtype), alpha=scale)

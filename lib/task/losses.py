@@ -4,6 +4,8 @@ Poses are (B, F, J, 3), predicted and true, root-relative and normalised. Formul
 (arXiv 2210.06551) and PoseMamba (arXiv 2408.03540); a term over time is 0 for a clip of one frame.
 """
 
+from functools import cache
+
 import torch
 
 from lib.body.skeleton import limb_vectors
@@ -26,7 +28,7 @@ def mpjpe(predicted, target):
 
 def weighted_mpjpe(predicted, target):
     """Mean distance of joints, weighted by `JOINT_WEIGHTS`."""
-    return (_joint_weights(predicted) * (predicted - target).norm(dim=-1)).mean()
+    return (_constant(JOINT_WEIGHTS, predicted.dtype, predicted.device) * (predicted - target).norm(dim=-1)).mean()
 
 
 def n_mpjpe(predicted, target):
@@ -47,7 +49,8 @@ def temporal_consistency(predicted, target):
     """Mean squared motion of predicted joints between frames, weighted by `JOINT_WEIGHTS`."""
     if predicted.shape[1] < 2:
         return predicted.new_zeros(())
-    return (_joint_weights(predicted)[:, None] * predicted.diff(dim=1).square()).mean()
+    weights = _constant(JOINT_WEIGHTS, predicted.dtype, predicted.device)
+    return (weights[:, None] * predicted.diff(dim=1).square()).mean()
 
 
 def limb_variance(predicted, target):
@@ -107,13 +110,15 @@ def pose_loss(predicted, target, weights):
     return total, {name: value.detach() for name, (_, value) in terms.items()}
 
 
-def _joint_weights(poses):
-    return poses.new_tensor(JOINT_WEIGHTS)
+@cache
+def _constant(numbers, dtype, device):
+    """Return the tensor of a tuple; made once, since copying one to a GPU waits for it."""
+    return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def _angles(poses):
     """(B, F, J, 3) -> (B, F, 18), radians."""
     limbs = torch.nn.functional.normalize(limb_vectors(poses), dim=-1)
-    first, second = zip(*ANGLES)
+    first, second = _constant(ANGLES, torch.int64, poses.device).T
     cosine = (limbs[:, :, first] * limbs[:, :, second]).sum(-1)
     return cosine.clamp(-1 + _COSINE_MARGIN, 1 - _COSINE_MARGIN).acos()

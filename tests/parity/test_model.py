@@ -7,6 +7,7 @@ from conftest import PARITY, relative_error
 
 from lib.config import Config
 from lib.data.transforms import training_target
+from lib.engine.optimizers import OPTIMIZERS
 from lib.model import PoseMamba
 from lib.model.opening import size_of
 from lib.model.registry import build_model
@@ -68,7 +69,7 @@ def test_five_published_optimiser_steps_are_reproduced():
     fixture = load_fixture("train5")
     config = Config()
     model = model_of(with_prefix(fixture, "p/")).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = OPTIMIZERS[config.optimizer](dict(model.named_parameters()), config)
     for step in range(5):
         target = training_target(fixture["target"][step], config)
         loss, _ = pose_loss(model(fixture["x"][step]), target, config.loss_weights)

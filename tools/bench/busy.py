@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from lib.threads import SPIN_COUNT, SPIN_VARIABLE, spin_briefly
 
-spin_briefly()
+spin_briefly()  # before PyTorch is loaded
 
 import os
 import subprocess

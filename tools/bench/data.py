@@ -3,20 +3,24 @@
 python tools/bench/data.py                # makes data/motion3d/fake_h36m.pkl first, 1.7 GB
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
+
 import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lib.cli import Parser, run
 from lib.config import Config

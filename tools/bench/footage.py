@@ -5,16 +5,20 @@ python tools/bench/footage.py --detectors mediapipe rtmpose --world-landmarks
 python tools/bench/footage.py --frames 60 --stride 4             # quickly
 """
 
-import argparse
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
+
+import argparse
 import tempfile
 from functools import partial
 from importlib.metadata import distributions
-from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lib.cli import Parser, progress_bar, run
 from lib.errors import needing

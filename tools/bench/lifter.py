@@ -12,6 +12,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
 
 import numpy as np
 import torch

@@ -4,16 +4,20 @@ python tools/bench/model.py --sizes S B L
 """
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
+
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from itertools import count
-from pathlib import Path
 from statistics import median
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lib.cli import Parser, run
 from lib.model import PoseMamba, bistssm

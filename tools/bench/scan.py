@@ -6,9 +6,12 @@ python tools/bench/scan.py --size S
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
+
+import torch
 
 from lib.cli import Parser, run
 from lib.model.bistssm import BiSTSSM

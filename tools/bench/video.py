@@ -4,21 +4,25 @@ python tools/bench/video.py                     # the shipped video
 python tools/bench/video.py --minutes 30        # memory in that video, repeated for half an hour
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
+
 import argparse
 import subprocess
-import sys
 import tempfile
 import time
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import av
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lib.cli import Parser, progress_bar, run
 from lib.files import PROJECT
