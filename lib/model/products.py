@@ -18,7 +18,7 @@ def fast_products():
     if not _exact_by_onednn():
         yield
         return
-    matmul = torch.backends.mkldnn.matmul
+    matmul = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:

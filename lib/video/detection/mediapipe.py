@@ -53,7 +53,7 @@ class MediaPipe(Detector):
             import mediapipe
             from mediapipe.tasks.python import BaseOptions, vision
 
-        self._vision, self._image = vision, mediapipe.Image
+        self._vision, self._wrapped = vision, mediapipe.Image
         self._format = mediapipe.ImageFormat.SRGB
         self._options = {
             "base_options": BaseOptions(model_asset_buffer=require_file(pose_model).read_bytes()),
@@ -151,7 +151,7 @@ class MediaPipe(Detector):
         inside = frame[max(0, y0) : y0 + side, max(0, x0) : x0 + side]
         if left or top or right or bottom:
             inside = cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT)
-        return self._image(image_format=self._format, data=np.ascontiguousarray(inside))
+        return self._wrapped(image_format=self._format, data=np.ascontiguousarray(inside))
 
 
 @contextmanager
