@@ -208,7 +208,7 @@ def test_someone_who_is_there_twice_is_told(tmp_path, caplog):
     points = np.stack([one, far, one, far, one + (0.3, 0.2, 0), one])
     np.savez(path, keypoints=points, frame=frame, layout="coco17")
     file = read_keypoints(path)
-    told = "somebody is there twice, with nearly the same joints, in 1 of 3 frames, first in frame 5: both are kept"
+    told = "a person is there twice, with nearly the same joints, in 1 of 3 frames, first in frame 5: both are kept"
     assert file.warnings == [f"{path}: {told}"] == [record.getMessage() for record in caplog.records]
     assert len(file.detect(None, 0.0, 5)) == 3
     np.savez(path, keypoints=points[:4], frame=frame[:4], layout="coco17")
