@@ -115,7 +115,7 @@ def test_a_store_of_an_earlier_pickle_is_not_read(folder, store, caplog):
     later = time.time() + 10
     os.utime(folder / NAME, (later, later))
     assert read(folder).path == folder / NAME
-    assert "is not of the present h36m_schema.pkl" in caplog.text
+    assert "is not made from the present h36m_schema.pkl" in caplog.text
     assert convert(folder) == f"{store}: is up to date\n"  # the same content, so that it is only marked newer
     os.utime(folder / NAME, (later - 100, later - 100))
     assert read(folder).path == store
@@ -252,7 +252,7 @@ def test_an_input_that_cannot_be_read_while_a_store_is_written_is_named(folder):
         (lambda d: d["test"]["joint3d_image"].__setitem__((7, 3, 1), np.nan), r"test\['joint3d_image'\] is not finite in frame 7"),
         (lambda d: d["train"]["camera_name"].__setitem__(5, "999"), r"train\['camera_name'\] has '999' in frame 5"),
         (lambda d: d["train"].pop("source"), "'train' lacks 'source'"),
-        (lambda d: d["train"].update({key: rows[:0] for key, rows in d["train"].items()}), "'train' has no rows"),
+        (lambda d: d["train"].update({key: rows[:0] for key, rows in d["train"].items()}), "'train' has no frames"),
         (lambda d: d["test"]["source"].__setitem__(9, ""), r"test\['source'\] is empty in frame 9"),
         (lambda d: d["train"].update(joint_2d=Trap("/tmp/never-made-by-a-pickle")), "refused: only NumPy arrays"),
         (lambda d: d["train"].update(joint_2d=d["train"]["joint_2d"][:5]), r"train\['joint_2d'\] has shape \(5, 17, 2\)"),
