@@ -196,8 +196,7 @@ def test_few_frames_count_too(tmp_path, monkeypatch, capsys):
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "footage.json").read_text())["results"]["fast"]["mean"]["found"] > 0.8
 
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    lifted = importlib.import_module("bench_footage").lifted
+    lifted = importlib.import_module("tools.bench.footage").lifted
     film = make_video(tmp_path / "nobody.mp4", 9)
     assert not len(lifted(options_of({"detector": "fast"}), VideoSource(film), None).frames)
     assert capsys.readouterr().out == "fast: nobody.mp4: nobody is seen for 0.13 s in any of its 9 frames\n"
@@ -218,7 +217,6 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch):
     assert done.stderr.startswith("error: argument --frames: expected a whole number")
     assert len(done.stderr.strip().splitlines()) == 1
 
-    monkeypatch.syspath_prepend(ROOT / "tools")
     main = importlib.import_module("tools.bench.footage").main
     monkeypatch.setattr("sys.argv", ["footage.py", "--folder", str(tmp_path)])
     with pytest.raises(UserError, match="truth.npz: no such file"):
