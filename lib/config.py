@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from lib.body.skeleton import JOINTS
 from lib.data.datasets import AMASS, DATASETS, OWN_KEYS, SETS_2D
@@ -101,6 +101,11 @@ class Shared(BaseModel):
     mask_T_ratio: Share = 0.0  # of frames, 0 in the training input
     noise: bool = False  # errors of a detector on true 2D positions
     noise_path: str = "configs/noise/detections.yaml"
+
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value):
+        return "off" if value is False else value  # YAML 1.1 reads `off` as False
 
     @property
     def loss_weights(self):

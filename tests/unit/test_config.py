@@ -130,3 +130,8 @@ def test_defaults_are_the_published_s_recipe():
     assert Config().model_dump(exclude={"data_root"}) == load_config(
         CONFIGS / "PoseMamba_train_h36m_S.yaml"
     ).model_dump(exclude={"data_root"})
+
+
+def test_off_is_a_word_without_quotes(tmp_path):
+    (tmp_path / "config.yaml").write_text("amp: off\n")
+    assert load_config(tmp_path / "config.yaml").amp == load_config(None, ["amp=off"]).amp == "off"
