@@ -12,11 +12,14 @@ from lib.data.detection_noise import DetectionNoise
 CLIPS = ("keypoints", "pose")  # keys of a batch that have joints on their third axis
 
 
-def lifting_transforms(config):
-    """Return the transforms of a training batch of clips with true poses."""
+def lifting_transforms(config, mirrored=False):
+    """Return the transforms of a training batch of clips with true poses.
+
+    mirrored: whether half of the clips are mirrored already.
+    """
     return [
         *([use_true_keypoints] if config.synthetic or config.gt_2d else []),
-        *([flip_half] if config.flip else []),
+        *([flip_half] if config.flip and not mirrored else []),
         Target(config.rootrel),
         *([drop_confidence] if config.no_conf else []),
         *input_errors(config),

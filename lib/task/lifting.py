@@ -34,8 +34,8 @@ class Lifting(Task):
             return Loader(
                 _TestClips(self.dataset, clips, keys), config.batch_size, transforms, shuffle=False, **sharing
             )
-        clips, self.origin, first = self.dataset.training_clips(config)
-        transforms = [*first, *lifting_transforms(config)]
+        clips, self.origin, first, mirrored = self.dataset.training_clips(config)
+        transforms = [*first, *lifting_transforms(config, mirrored)]
         return Loader(clips, config.batch_size, transforms, workers=config.num_workers, **sharing)
 
     def loss(self, model, batch):

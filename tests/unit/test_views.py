@@ -9,6 +9,7 @@ from lib.body.normalize import normalize_person
 from lib.body.skeleton import limb_vectors
 from lib.config import load_config
 from lib.data.datasets import open_dataset
+from lib.data.loader import draw_seed
 from lib.data.synthetic.random_views import STANDARD_SIZE, Motion, ViewSampler
 from lib.errors import UserError
 from lib.model.opening import Opened
@@ -183,6 +184,15 @@ def test_speed_is_that_of_the_motion_played():
 def training_batch(reader, *overrides):
     torch.manual_seed(9)
     return next(iter(Lifting(load_config(CONFIG, list(overrides)), reader).loaders("train")))
+
+
+def test_a_training_batch_is_the_views_mirrored_by_the_sampler_alone(reader):
+    batch = training_batch(reader, "batch_size=64")
+    torch.manual_seed(9)
+    draw_seed()
+    keypoints, poses = reader.views(reader.intervals[batch["index"]])
+    assert torch.equal(batch["keypoints"], keypoints)
+    torch.testing.assert_close(batch["pose"], poses, atol=1e-6, rtol=0)
 
 
 def test_masks_of_the_config_reach_the_network(reader):

@@ -14,12 +14,13 @@ class TrainingClips(NamedTuple):
     """Clips to train on.
 
     clips: a map-style data set, a list of numbers -> dict of tensors (B, ...); origin: their source, for the log.
-    transforms: batch -> batch, applied to a batch before any other.
+    transforms: batch -> batch, applied to a batch before any other; mirrored: whether they mirror half of the clips.
     """
 
     clips: torch.utils.data.Dataset
     origin: str
     transforms: tuple = ()
+    mirrored: bool = False
 
 
 class Clips2D(NamedTuple):

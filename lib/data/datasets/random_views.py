@@ -90,7 +90,7 @@ class RandomViews(Dataset):
 
     def training_clips(self, config):
         origin = f"{len(self.intervals)} clips of {', '.join(config.motion_files)} in {self.path}, in random views"
-        return TrainingClips(_Intervals(self.intervals), origin, (self._view,))
+        return TrainingClips(_Intervals(self.intervals), origin, (self._view,), mirrored=True)
 
     def _view(self, batch):
         """Return a batch of random views of the clips of motion capture in a batch."""
