@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from lib.body.skeleton import JOINTS
 from lib.data.datasets import AMASS, DATASETS, OWN_KEYS, SETS_2D
 from lib.engine.optimizers import OPTIMIZERS
-from lib.errors import UserError, first_invalid, nearest
+from lib.errors import UserError, first_invalid, unknown
 from lib.model.registry import MODELS
 from lib.yaml_files import parse_yaml, read_yaml
 
@@ -184,9 +184,7 @@ def validate(values, origin=None):
     for key, known in _CHOICES.items():
         value = getattr(config, key)
         if value not in known:
-            raise UserError(
-                f"{_where(key, origin)}{value!r} is unknown{nearest(value, known)}; there are {', '.join(known)}"
-            )
+            raise UserError(_where(key, origin) + unknown(value, known))
     if config.num_joints != len(JOINTS):
         raise UserError(f"{_where('num_joints', origin)}{config.num_joints}: the data have {len(JOINTS)} joints")
     if config.clip_len > config.maxlen:
@@ -246,10 +244,7 @@ def _check_2d(config, origin):
         raise UserError(f"{_where('subset_list_2d', origin)}is empty; there are {', '.join(SETS_2D)}")
     for number, name in enumerate(config.subset_list_2d):
         if name not in SETS_2D:
-            raise UserError(
-                f"{_where('subset_list_2d', origin)}{name!r} is unknown{nearest(name, SETS_2D)}; "
-                f"there are {', '.join(SETS_2D)}"
-            )
+            raise UserError(_where("subset_list_2d", origin) + unknown(name, SETS_2D))
         if name in config.subset_list_2d[:number]:
             raise UserError(f"{_where('subset_list_2d', origin)}{name!r} is given twice")
 

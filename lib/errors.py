@@ -47,6 +47,11 @@ def nearest(word, known):
     return f" (did you mean {names[matches[0]]!r}?)" if matches else ""
 
 
+def unknown(word, known):
+    """Return "'word' is unknown (did you mean 'x'?); there are ..." of a name that is not among `known`."""
+    return f"{word!r} is unknown{nearest(word, known)}; there are {', '.join(known)}"
+
+
 def first_invalid(error, known=()):
     """Return the path of keys and the problem of the first entry of a pydantic `ValidationError`.
 

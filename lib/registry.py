@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from importlib import import_module
 
-from lib.errors import UserError, nearest
+from lib.errors import UserError, unknown
+
+
+def load(place):
+    """Return what is at "module:attribute", importing the module."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 class Registry(Mapping):
@@ -24,9 +30,8 @@ class Registry(Mapping):
             UserError: there is no part of that name.
         """
         if name not in self.places:
-            raise UserError(f"{self.kind}: {name!r} is unknown{nearest(name, self)}; there are {', '.join(self)}")
-        module, _, attribute = self.places[name].partition(":")
-        return getattr(import_module(module), attribute)
+            raise UserError(f"{self.kind}: {unknown(name, self)}")
+        return load(self.places[name])
 
     def __contains__(self, name):
         return name in self.places

@@ -44,10 +44,7 @@ class Loader:
         a mean over these clips is: 1 for one process. A process without a clip in a small last batch gets one of
         weight 0.
         """
-        order = self._order(seed)
-        shares = [
-            self._share(order[start : start + self.batch_size]) for start in range(0, len(order), self.batch_size)
-        ]
+        shares = [self._share(batch) for batch in self._batches(seed)]
         for (indices, weight), batch in zip(shares[first:], self._read([indices for indices, _ in shares[first:]])):
             for transform in self.transforms:
                 batch = transform(batch)
@@ -55,17 +52,20 @@ class Loader:
 
     def indices(self):
         """Return the numbers of this process's clips, in the order in which a loader that does not shuffle has them."""
-        order = self._order(0)
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        return [index for batch in batches for index in batch[self.rank :: self.world_size]]
+        return [index for batch in self._batches(0) for index in self._own(batch)]
 
-    def _order(self, seed):
-        if not self.shuffle:
-            return list(range(len(self.clips)))
-        return torch.randperm(len(self.clips), generator=torch.Generator().manual_seed(seed)).tolist()
+    def _batches(self, seed):
+        """Return the numbers of the clips of every batch of an epoch, those of all processes together."""
+        order = list(range(len(self.clips)))
+        if self.shuffle:
+            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(seed)).tolist()
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+    def _own(self, batch):
+        return batch[self.rank :: self.world_size]
 
     def _share(self, batch):
-        indices = batch[self.rank :: self.world_size]
+        indices = self._own(batch)
         return (indices, len(indices) * self.world_size / len(batch)) if indices else (batch[:1], 0.0)
 
     def _read(self, batches):

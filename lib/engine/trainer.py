@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -92,11 +93,10 @@ class Trainer:
             self.state.optimizer.zero_grad()
         batch = self.runtime.to_device(batch)
         share = batch["weight"] * loader.clips_of(number) / loader.clips_of(begins, together)
-        if steps:
-            loss, terms = self._backward(task, batch, share)
-        else:
-            with self.runtime.unsynchronised(self.model):
-                loss, terms = self._backward(task, batch, share)
+        with nullcontext() if steps else self.runtime.unsynchronised(self.model):
+            loss, terms = task.loss(self.model, batch)
+            self.state.scaler.scale(loss if share == 1 else loss * share).backward()
+        loss = loss.detach()
         place = f"epoch {epoch}, step {number // together + 1} of {-(-len(loader) // together)}"
         place += f" of {task.name}" if task.name else ""
         self._unseen.append((place, batch["index"], loss))
@@ -107,12 +107,6 @@ class Trainer:
         position.batch += 1
         if steps:
             self._step(epoch)
-
-    def _backward(self, task, batch, share):
-        """Gather the gradients of a batch whose mean is this share of the step's."""
-        loss, terms = task.loss(self.model, batch)
-        self.state.scaler.scale(loss if share == 1 else loss * share).backward()
-        return loss.detach(), terms
 
     def _step(self, epoch):
         state, config = self.state, self.config
@@ -228,21 +222,20 @@ class Trainer:
 
     def _steps(self, epoch):
         """Return the steps of an epoch."""
-        return sum(
-            -(-len(loader) // self.config.accumulate)
-            for task, loader in zip(self.tasks, self.loaders)
-            if epoch >= task.first
-        )
+        return self._steps_of(len(self.tasks), epoch)
 
     def _steps_within(self):
         """Return the steps done of the epoch under way."""
-        position, epoch = self.state.position, self.state.epoch + 1
-        done = sum(
+        position = self.state.position
+        return self._steps_of(position.task, self.state.epoch + 1) + position.batch // self.config.accumulate
+
+    def _steps_of(self, tasks, epoch):
+        """Return the steps that the first `tasks` tasks take in an epoch."""
+        return sum(
             -(-len(loader) // self.config.accumulate)
-            for task, loader in list(zip(self.tasks, self.loaders))[: position.task]
+            for task, loader in zip(self.tasks[:tasks], self.loaders)
             if epoch >= task.first
         )
-        return done + position.batch // self.config.accumulate
 
     def _report(self, entry):
         errors = ""

@@ -11,7 +11,7 @@ A model's module has, beside its class,
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from lib.errors import UserError, nearest
+from lib.errors import UserError, unknown
 from lib.model.scan_orders import LIMB_GRADIENTS, SCAN_ORDERS
 
 
@@ -51,7 +51,7 @@ def model_of(name):
         UserError: there is no such model.
     """
     if name not in MODELS:
-        raise UserError(f"backbone: {name!r} is unknown{nearest(name, MODELS)}; there are {', '.join(MODELS)}")
+        raise UserError(f"backbone: {unknown(name, MODELS)}")
     return MODELS[name].load()
 
 

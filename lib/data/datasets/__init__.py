@@ -1,10 +1,9 @@
 """Registry of the data sets that a config can name (`dataset`, `subset_list_2d`); their modules are imported when used."""
 
-from importlib import import_module
 from typing import NamedTuple
 
 from lib.errors import UserError
-from lib.registry import Registry
+from lib.registry import Registry, load
 
 AMASS = "AMASS"  # in `subset_list`: motion without 2D detections
 
@@ -22,8 +21,7 @@ class Entry(NamedTuple):
     own: tuple = ()
 
     def load(self):
-        module, _, name = self.place.partition(":")
-        return getattr(import_module(module), name)
+        return load(self.place)
 
 
 _IN_METRES = {"gt_2d": False, "synthetic": False, "train_2d": False, "rootrel": True}
