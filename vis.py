@@ -24,7 +24,7 @@ def main(arguments=None):
     parser.add_argument("--config", metavar="FILE", help="its YAML config, where it holds none")
     parser.add_argument("--gpu", metavar="N", help="number of the GPU (default: the first, else the CPU)")
     parser.add_argument("--clip_len", type=int, metavar="N", help="frames of a window (default: the config's)")
-    parser.add_argument("--pixel", action="store_true", help="keypoints keep their place in the picture")
+    parser.add_argument("--pixel", action="store_true", help="keypoints keep their place in the image")
     parser.add_argument("--focus", type=int, metavar="ID", help="keep only this person")
     parser.add_argument("--detector", choices=DETECTORS, default="accurate", help="default: %(default)s")
     parser.add_argument("--det-model", metavar="FILE", help="the detector's model that finds people")

@@ -1,4 +1,4 @@
-"""What every command of the project does around its `main`."""
+"""Shared frame of all commands: parsing of options, errors as one line, exit codes."""
 
 import argparse
 import math
@@ -33,12 +33,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def positive_number(text):
-    """The type of an option that is a number above 0."""
+    """Return the number above 0 that an option's text says."""
     return number_within(text, lambda number: 0 < number < math.inf, "a number above 0")
 
 
 def number_within(text, fits, expected):
-    """The number that a text says.
+    """Return the number that a text says.
 
     Raises:
         ArgumentTypeError: it says none, or one that does not fit.
@@ -50,12 +50,12 @@ def number_within(text, fits, expected):
 
 
 def progress_bar(items, doing, **looks):
-    """`items`, which show a bar on a terminal while they are gone through; `looks` are tqdm's arguments."""
+    """Return an iterator over `items` that shows a progress bar on a terminal; `looks` are tqdm's arguments."""
     return tqdm(items, desc=doing, disable=True if sys.stderr is None else None, **looks)
 
 
 def run(main, when_memory_ends=_MEMORY):
-    """Calls main() and exits: 0, or a user's error as one line and its exit code, or 130 when interrupted.
+    """Call main() and exit: 0, or a user's error as one line and its exit code, or 130 when interrupted.
 
     A request to end (SIGTERM, or SIGUSR1 of a batch system) counts as an interruption, so that what is open is closed.
 

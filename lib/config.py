@@ -109,7 +109,7 @@ class Shared(BaseModel):
 
     @property
     def loss_weights(self):
-        """{key: weight} of the terms of `lib.task.losses.LOSS_TERMS`."""
+        """Return {key: weight} of the terms of `lib.task.losses.LOSS_TERMS`."""
         return {key: getattr(self, key) for key in type(self).model_fields if key.startswith("lambda_")}
 
     @property
@@ -141,7 +141,7 @@ _CHOICES = {
 
 
 def load_config(path=None, overrides=(), base=None, base_origin=None):
-    """The config of a YAML file, or of the dict `base`, with overrides on top.
+    """Return the config of a YAML file, or of the dict `base`, with overrides on top.
 
     Args:
         path: YAML file, or None.
@@ -174,7 +174,7 @@ def load_config(path=None, overrides=(), base=None, base_origin=None):
 
 
 def validate(values, origin=None):
-    """`Config` of a dict; `origin` says for each key where it was given, for the message."""
+    """Return the `Config` of a dict; `origin` says for each key where it was given, for the message."""
     try:
         config = Config(**values)
     except ValidationError as error:
@@ -218,7 +218,7 @@ def _check_dataset(config, origin):
 
 
 def _check_subsets(config, origin):
-    """Names are AMASS, folders of `data_root`, and where there are no such folders anything else, for `dt_file`."""
+    """Check `subset_list`: names are AMASS, folders of `data_root`, and where there are no such folders anything else, for `dt_file`."""
     where = _where("subset_list", origin)
     if not config.subset_list:
         raise UserError(f"{where}is empty; name {AMASS}, folders of data_root, or H36M-SH for dt_file")
@@ -250,7 +250,7 @@ def _check_2d(config, origin):
 
 
 def to_yaml(config):
-    """The text of a config file that gives this config."""
+    """Return the text of a config file that gives this config."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False)
 
 

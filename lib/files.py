@@ -11,7 +11,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def cannot_write(path, error):
-    """The `UserError` for an `OSError` while `path` was written by way of hidden files beside it, which it leaves out."""
+    """Return the `UserError` for an `OSError` while `path` was written by way of hidden files beside it, which it leaves out."""
     reason = error.strerror or describe(error)
     path, other = Path(path), Path(error.filename or path)
     if other.absolute() != path.absolute() and f".{path.name}." not in str(other):
@@ -21,7 +21,7 @@ def cannot_write(path, error):
 
 @contextmanager
 def only_one(path, named=None):
-    """Keeps other processes out of the same block for the same path; one that ends, however it ends, lets go.
+    """Keep other processes out of the same block for the same path; one that ends, however it ends, lets go.
 
     Args:
         named: what messages call it, if not `path`.
@@ -55,7 +55,7 @@ def only_one(path, named=None):
 
 @contextmanager
 def atomic_path(path, named=None):
-    """Yields a temporary path beside `path`; it takes the place of `path` if the block succeeds.
+    """Yield a temporary path beside `path`; it takes the place of `path` if the block succeeds.
 
     Args:
         named: what messages call it, if not `path`.
@@ -79,7 +79,7 @@ def atomic_path(path, named=None):
 
 
 def require_folder(path, hint=""):
-    """The path if it is a folder.
+    """Return the path if it is a folder.
 
     Raises:
         UserError: it is not; the message ends with `hint`.
@@ -93,7 +93,7 @@ def require_folder(path, hint=""):
 
 
 def require_file(path, hint=""):
-    """The path if it is a file.
+    """Return the path if it is a file.
 
     Raises:
         UserError: it is not; names the most similar file of its folder, then `hint`.

@@ -1,4 +1,4 @@
-"""How the C library treats freed memory."""
+"""The C library's treatment of freed memory."""
 
 import ctypes
 
@@ -8,7 +8,7 @@ _KEPT = 2**31 - 1  # bytes
 
 
 def reuse_freed_memory():
-    """Keeps freed memory for the next tensors instead of giving it back to the system.
+    """Keep freed memory for the next tensors instead of giving it back to the system.
 
     Memory fresh from the system is mapped and zeroed page by page when it is first written: 3 to 8 % of a training step
     on a CPU. Only glibc has the setting; elsewhere nothing happens.

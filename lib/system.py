@@ -1,4 +1,4 @@
-"""What Linux offers and other systems do not all have, each with what is done there instead."""
+"""Calls of Linux that other systems do not all have, each with its replacement there."""
 
 import logging
 import os

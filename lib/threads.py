@@ -1,4 +1,4 @@
-"""How the threads of PyTorch's OpenMP library wait for each other."""
+"""Waiting of the threads of PyTorch's OpenMP library for each other."""
 
 import os
 

@@ -9,7 +9,7 @@ from lib.files import require_file
 
 
 def read_yaml(path):
-    """The content of a YAML file.
+    """Return the content of a YAML file.
 
     Raises:
         UserError: the file is missing or not YAML, or gives a key twice; names the line.
@@ -24,7 +24,7 @@ def read_yaml(path):
 
 
 def parse_yaml(text):
-    """The content of YAML text; 2e-4 is a number (YAML 1.1 wants 2.0e-4).
+    """Return the content of YAML text; 2e-4 is a number (YAML 1.1 wants 2.0e-4).
 
     Raises:
         yaml.YAMLError, ValueError, TypeError: it is not YAML, or gives a key twice.

@@ -67,7 +67,7 @@ class Sequences:
 
     @property
     def count(self):
-        """The number of frames of all sequences."""
+        """Return the number of frames of all sequences."""
         return int(self.start[-1])
 
 

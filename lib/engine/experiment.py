@@ -108,7 +108,7 @@ def _report_best(model, task, config, runtime, folder, run, stop):
     if best:
         best.load_into(model)
         epoch = best.epoch
-        log.info("best epoch: %d (by P1 on the test part, as published)", epoch)
+        log.info("best epoch: %d (by P1 on the test split, as published)", epoch)
 
     def stop_together():
         if runtime.any(stop.requested)[0]:
@@ -315,7 +315,7 @@ def _log_of_start(path, is_main):
 
 
 def _log_to(path):
-    """Messages of the project to the terminal, beside progress bars, and to a file."""
+    """Send messages of the project to the terminal, beside progress bars, and to a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         to_file = _ToFile(path, encoding="utf-8")

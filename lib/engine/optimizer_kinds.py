@@ -55,6 +55,6 @@ class Together:
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state):
-        """Raises ValueError or KeyError if the state is that of other optimisers."""
+        """Take over a saved state; raise ValueError or KeyError if the state is that of other optimisers."""
         for part, own in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(own)

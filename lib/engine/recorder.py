@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def environment(device):
-    """What a result depends on beside the config: device, commit, library versions."""
+    """Return {name: text} of the device, commit and library versions, which a result depends on beside the config."""
     facts = {
         "device": str(device),
         "git_commit": _git_commit(),
@@ -85,7 +85,7 @@ class Run:
             self._attempt(self._mlflow.end_run, status)
 
     def parameters(self, values):
-        """Records parameters; those already recorded with another value (a resumed run) become tags."""
+        """Record parameters; those already recorded with another value (a resumed run) become tags."""
         if not self._mlflow:
             return
         known = self._attempt(lambda: self._mlflow.get_run(self.id).data.params) or {}
@@ -97,16 +97,16 @@ class Run:
         self._attempt(self._mlflow.set_tags, changed)
 
     def metrics(self, values, step):
-        """Records {name: number} at an epoch."""
+        """Record {name: number} at an epoch."""
         self._to_events(values, step)
         self._to_mlflow(values, step)
 
     def epoch(self, entry):
-        """Records an entry of a training's history: {"epoch": its number, name: number}."""
+        """Record an entry of a training's history: {"epoch": its number, name: number}."""
         self.metrics(*_values_and_step(entry))
 
     def catch_up(self, history):
-        """Records the entries of a resumed run: in MLflow those that it lacks, in new event files all."""
+        """Record the entries of a resumed run: in MLflow those that it lacks, in new event files all."""
         known = set()
         if self._mlflow and history:
             ask = self._mlflow.MlflowClient().get_metric_history
@@ -127,7 +127,7 @@ class Run:
             self._attempt(self._mlflow.log_metrics, values, step=step)
 
     def artifacts(self, *paths):
-        """Records the files among `paths` that exist."""
+        """Record the files among `paths` that exist."""
         for path in paths:
             if self._mlflow and Path(path).is_file():
                 self._attempt(self._mlflow.log_artifact, str(path))

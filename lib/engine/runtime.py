@@ -1,4 +1,4 @@
-"""Where and how training runs: device, processes, arithmetic. Nothing else asks for CUDA or for the rank."""
+"""Device, processes and arithmetic of training. Nothing else asks for CUDA or for the rank."""
 
 import os
 import warnings

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Position:
-    """Where an epoch under way is: `batch` batches of task number `task` are done, in the order of `seed`.
+    """Position in the epoch under way: `batch` batches of task number `task` are done, in the order of `seed`.
 
     totals: {name: sum over clips of its loss or term}, of `count` clips, of this task; means: of the tasks before;
     seconds: so far.
@@ -54,7 +54,7 @@ class TrainState:
 
     @property
     def scored(self):
-        """The weights that are scored and given away."""
+        """Return the weights that are scored and given away."""
         return self.averaged.module if self.averaged else self.model
 
     def content(self, runtime, config, run_id):

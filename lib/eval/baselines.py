@@ -1,4 +1,4 @@
-"""What can be had without a network: the mean training pose, and a linear map from one frame's keypoints."""
+"""Baselines that need no network: the mean training pose, and a linear map from one frame's keypoints."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from lib.data.store import BLOCK
 
 
 def mean_pose_predictions(reader):
-    """The mean root-relative training pose in mm, for every frame of every test clip: (clips, F, 17, 3), normalised."""
+    """Return the mean root-relative training pose in mm, for every frame of every test clip: (clips, F, 17, 3), normalised."""
     total = np.zeros((len(JOINTS), 3))
     for rows in _blocks(reader, "train"):
         total += root_relative(reader.read_mm("train", rows)).sum(0, dtype=np.float64)
@@ -39,6 +39,6 @@ def _blocks(reader, split):
 
 
 def _features(keypoints):
-    """(n, 17, 2 or 3) -> (n, 35): x and y of every joint, and 1."""
+    """Return (n, 35) of keypoints (n, 17, 2 or 3): x and y of every joint, and 1."""
     flat = keypoints[..., :2].reshape(len(keypoints), -1)
     return np.concatenate([flat, np.ones_like(flat[:, :1])], axis=1)

@@ -29,12 +29,12 @@ class Scores(scores.Scores, _ScoresH36M):
 
 
 def mpjpe(predicted, target):
-    """Mean per-joint position error of each pose: (..., J, 3) twice -> (...), in their unit."""
+    """Return the mean per-joint position error of each pose: (..., J, 3) twice -> (...), in their unit."""
     return np.linalg.norm(predicted - target, axis=-1).mean(-1)
 
 
 def p_mpjpe(predicted, target):
-    """MPJPE after the best rotation, translation and scale (Procrustes, never a reflection).
+    """Return the MPJPE after the best rotation, translation and scale (Procrustes, never a reflection).
 
     (n, J, 3) twice -> (n,), in their unit. A predicted pose whose joints all coincide has no best
     rotation or scale and is only translated.
@@ -53,7 +53,7 @@ def p_mpjpe(predicted, target):
 
 
 def evaluate_h36m(predictions, reader, rootrel=True):
-    """Human3.6M's protocol 1 (MPJPE) and protocol 2 (P-MPJPE) of predicted test clips.
+    """Return Human3.6M's protocol 1 (MPJPE) and protocol 2 (P-MPJPE) of predicted test clips.
 
     Poses are denormalised, brought to mm by `2.5d_factor` and made root-relative. A frame that several
     clips cover counts once, with its mean error; where one clip holds a frame several times (a
@@ -112,13 +112,13 @@ def _errors(predictions, reader, chosen, rootrel):
 
 
 def _last_of_each_frame(clips):
-    """(clips, F) row numbers -> (clips * F,) bool: whether a row is not met again later in its clip."""
+    """Return, of frame numbers (clips, F), whether each is not met again later in its clip, (clips * F,) bool."""
     last = np.ones(clips.shape, bool)
     last[:, :-1] = clips[:, 1:] != clips[:, :-1]
     return last.ravel()
 
 
 def _mean_by(group, values, groups):
-    """Means of values (m, n) over equal entries of group (n,): (m, groups), 0 where a group is empty."""
+    """Return the means of values (m, n) over equal entries of group (n,): (m, groups), 0 where a group is empty."""
     count = np.maximum(np.bincount(group, minlength=groups), 1)
     return np.stack([np.bincount(group, row, minlength=groups) for row in values]) / count

@@ -64,7 +64,7 @@ class _Scores3DHP(NamedTuple):
 
 
 class Scores3DHP(scores.Scores, _Scores3DHP):
-    """`overall` is the headline: all valid frames together. The rest are dicts by name."""
+    """Scores of MPI-INF-3DHP; `overall` is the headline: all valid frames together. The rest are dicts by name."""
 
     group, total = "sequence", "all valid frames"
     mpjpe = property(lambda self: self.overall.mpjpe)
@@ -93,7 +93,7 @@ class Scores3DHP(scores.Scores, _Scores3DHP):
 
 
 def evaluate_clips_3dhp(predictions, reader, rootrel=True):
-    """`evaluate_3dhp` of predicted test clips (clips, F, 17, 3), in m, root-relative.
+    """Return `evaluate_3dhp` of predicted test clips (clips, F, 17, 3), in m, root-relative.
 
     A frame that several clips hold gets the mean of its poses. Where the reader's clips are made for their middle
     frame, only that one counts.
@@ -112,7 +112,7 @@ def evaluate_clips_3dhp(predictions, reader, rootrel=True):
 
 
 def evaluate_3dhp(predicted, target, valid, sequence, activity):
-    """Scores of predicted poses, in the project's joint order; both are made root-relative here.
+    """Return the scores of predicted poses, in the project's joint order; both are made root-relative here.
 
     Args:
         predicted, target: (n, 17, 3) mm, camera coordinates. Frames that are not valid may hold anything.
@@ -163,7 +163,7 @@ def evaluate_3dhp(predicted, target, valid, sequence, activity):
 
 
 def _checked(name, poses, frames):
-    """Poses of those frames, root-relative."""
+    """Return the poses of those frames, root-relative."""
     poses = poses[frames].astype(np.float64)
     bad = ~np.isfinite(poses).all((1, 2))
     if bad.any():
@@ -177,6 +177,6 @@ def _pck(errors):
 
 
 def _auc(errors):
-    """Mean over `AUC_LIMITS` of the percentage of errors in mm, of any shape, below each."""
+    """Return the mean over `AUC_LIMITS` of the percentage of errors in mm, of any shape, below each."""
     below = np.searchsorted(np.sort(errors, axis=None), AUC_LIMITS, side="left")
     return float(below.mean() / errors.size * 100)

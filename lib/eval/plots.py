@@ -1,4 +1,4 @@
-"""Pictures of a run: loss curves, errors per action, predicted against true skeletons."""
+"""Charts of a run: loss curves, errors per action, predicted against true skeletons."""
 
 import matplotlib
 
@@ -13,7 +13,7 @@ _LEFT, _RIGHT, _MIDDLE, _TRUE = "#d1495b", "#2b6cb0", "#333333", "#b8b8b8"
 
 
 def loss_curves(history, path):
-    """Loss terms and test errors over epochs; history is a list of {name: value} with "epoch"."""
+    """Draw loss terms and test errors over epochs; history is a list of {name: value} with "epoch"."""
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     epochs = [entry["epoch"] for entry in history]
     for name in sorted({n for entry in history for n in entry if n.startswith("train/")}):
@@ -33,7 +33,7 @@ def loss_curves(history, path):
 
 
 def per_action(scores, baselines, path):
-    """Bars of P1 and P2 for each action, with P1 of the linear regression and the mean pose as marks."""
+    """Draw bars of P1 and P2 for each action, with P1 of the linear regression and the mean pose as marks."""
     actions = list(scores.per_action)
     x = np.arange(len(actions))
     figure, axes = plt.subplots(figsize=(max(8, 2 + 0.9 * len(actions)), 4.5), layout="constrained")
@@ -56,7 +56,7 @@ def per_action(scores, baselines, path):
 
 
 def ablation(entries, path):
-    """Bars of P1 and P2 for each entry {name: {"mpjpe", "p_mpjpe", "seconds"}} of an ablation, mm."""
+    """Draw bars of P1 and P2 for each entry {name: {"mpjpe", "p_mpjpe", "seconds"}} of an ablation, mm."""
     names = list(entries)
     y = np.arange(len(names))
     figure, axes = plt.subplots(figsize=(9, 1.6 + 0.7 * len(names)), layout="constrained")
@@ -73,9 +73,9 @@ def ablation(entries, path):
 
 
 def skeletons(predictions, reader, path, count=4):
-    """Frames of the test part spread evenly: detected 2D above, predicted 3D (colours) on true 3D (grey) below.
+    """Draw frames of the test split, evenly spread: detected 2D above, predicted 3D (colours) on true 3D (grey) below.
 
-    predictions (clips, F, 17, 3), normalised; lengths are drawn in units of half the picture's width. Frames without a
+    predictions (clips, F, 17, 3), normalised; lengths are drawn in units of half the image's width. Frames without a
     true pose, which a test set may have, are not drawn.
     """
     _, clips = reader.get_split_id()
@@ -108,7 +108,7 @@ def skeletons(predictions, reader, path, count=4):
 
 
 def _upright(pose):
-    """Camera axes (x right, y down, z ahead) -> plot axes (x right, y ahead, z up)."""
+    """Return poses in plot axes (x right, y forward, z up) of those in camera axes (x right, y down, z forward)."""
     return np.stack([pose[:, 0], pose[:, 2], -pose[:, 1]], axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""What a protocol returns: errors as numbers, as JSON and as the table that people read."""
+"""Result of a protocol: errors as numbers, as JSON and as the table that people read."""
 
 import io
 from typing import Any
@@ -22,12 +22,12 @@ class Scores:
 
     @property
     def headline(self):
-        """The number by which the best epoch is chosen: the lowest, in mm."""
+        """Return the number by which the best epoch is chosen: the lowest, in mm."""
         return self.mpjpe
 
     @property
     def extra(self):
-        """{name: number} beside `mpjpe` and `p_mpjpe`, for records."""
+        """Return {name: number} beside `mpjpe` and `p_mpjpe`, for records."""
         return {}
 
     def as_dict(self):

@@ -50,7 +50,7 @@ class BiSTSSM(nn.Module):
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x):
-        """x (B, F, J, C) -> (B, F, J, C)."""
+        """Return features (B, F, J, C) of x (B, F, J, C)."""
         u, gate = (F.linear(x, half) for half in self.in_proj.weight.chunk(2))  # two: each contiguous
         u = F.silu(self.conv2d(rearrange(u, "b f j d -> b d f j")))
         u = rearrange(u, "b d f j -> b f j d")
@@ -106,13 +106,13 @@ class Mlp(nn.Module):
 
 
 def recomputed(function, *inputs):
-    """function(*inputs); what it computes on the way is computed again in the backward pass instead of kept."""
+    """Return function(*inputs), whose intermediate results are computed again in the backward pass instead of kept."""
     if not torch.is_grad_enabled():
         return function(*inputs)
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def _step_bias(*shape, smallest=1e-3, largest=0.1, floor=1e-4):
-    """Biases whose softplus is log-uniform in [smallest, largest], at least `floor` (Mamba's initial steps)."""
+    """Return biases whose softplus is log-uniform in [smallest, largest], at least `floor` (Mamba's initial steps)."""
     steps = torch.empty(shape).uniform_(math.log(smallest), math.log(largest)).exp().clamp(min=floor)
     return steps + torch.log(-torch.expm1(-steps))  # inverse of softplus

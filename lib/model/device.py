@@ -1,4 +1,4 @@
-"""Which device a network runs on."""
+"""Choice of the device that a network runs on."""
 
 import re
 

@@ -8,7 +8,7 @@ __all__ = ["BiSTSSM", "BiSTSSMBlock", "Mlp"]
 
 
 def __getattr__(name):
-    """`selective_scan_cuda_oflex_available`, which published code imports; found out when asked, since it needs CUDA."""
+    """Return `selective_scan_cuda_oflex_available`, which published code imports; asked for late, since it needs CUDA."""
     if name == "selective_scan_cuda_oflex_available":
         return not why_unavailable("cuda")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -65,7 +65,7 @@ class PoseMamba(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 3))
 
     def forward(self, x):
-        """x (B, F, J, in_chans), normalised keypoints with F <= num_frame -> (B, F, J, 3).
+        """Return poses (B, F, J, 3) of x (B, F, J, in_chans), normalised keypoints with F <= num_frame.
 
         Raises:
             ValueError: x has another shape than the model was built for.

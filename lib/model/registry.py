@@ -24,7 +24,7 @@ class Key(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """module: where the model is; keys: {name: `Key`}, beside those that models share."""
+    """Entry of the registry: the model's module; keys: {name: `Key`}, beside those that models share."""
 
     module: str
     keys: dict

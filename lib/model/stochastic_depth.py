@@ -4,7 +4,7 @@ import torch
 
 
 def add_branch(x, branch, rate, training):
-    """x + branch(x), x (B, ...); in training each clip of the batch goes without its branch with probability `rate`.
+    """Return x + branch(x), x (B, ...); in training each clip of the batch goes without its branch with probability `rate`.
 
     The branches that stay are scaled by 1 / (1 - rate). Which ones they are is drawn on the CPU on every device: no
     GPU is waited for. A batch that loses all goes through the branch as an empty one, so that gradients are 0, not None.

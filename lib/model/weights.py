@@ -23,7 +23,7 @@ _FOLDER = 0x10  # among an entry's attributes
 
 @dataclass
 class Checkpoint:
-    """What a file holds; parameter names without prefix."""
+    """Content of a checkpoint file; parameter names without prefix."""
 
     path: str
     model: dict

@@ -1,4 +1,4 @@
-"""What a network is trained and scored for: batches, their loss, predictions and their scores."""
+"""Base class of tasks, which a network is trained and scored for: batches, their loss, predictions and their scores."""
 
 
 class Task:

@@ -22,31 +22,31 @@ _COSINE_MARGIN = 1e-7  # keeps acos and its gradient finite
 
 
 def mpjpe(predicted, target):
-    """Mean distance of joints."""
+    """Return the mean distance of joints."""
     return (predicted - target).norm(dim=-1).mean()
 
 
 def weighted_mpjpe(predicted, target):
-    """Mean distance of joints, weighted by `JOINT_WEIGHTS`."""
+    """Return the mean distance of joints, weighted by `JOINT_WEIGHTS`."""
     return (_constant(JOINT_WEIGHTS, predicted.dtype, predicted.device) * (predicted - target).norm(dim=-1)).mean()
 
 
 def n_mpjpe(predicted, target):
-    """MPJPE after the best scale of each frame's prediction (Rhodin et al. 2018)."""
+    """Return the MPJPE after the best scale of each frame's prediction (Rhodin et al. 2018)."""
     size = predicted.square().sum((-1, -2), keepdim=True)
     overlap = (predicted * target).sum((-1, -2), keepdim=True)
     return mpjpe(overlap / size * predicted, target)
 
 
 def velocity(predicted, target):
-    """Mean distance of joint velocities (differences of consecutive frames)."""
+    """Return the mean distance of joint velocities (differences of consecutive frames)."""
     if predicted.shape[1] < 2:
         return predicted.new_zeros(())
     return mpjpe(predicted.diff(dim=1), target.diff(dim=1))
 
 
 def temporal_consistency(predicted, target):
-    """Mean squared motion of predicted joints between frames, weighted by `JOINT_WEIGHTS`."""
+    """Return the mean squared motion of predicted joints between frames, weighted by `JOINT_WEIGHTS`."""
     if predicted.shape[1] < 2:
         return predicted.new_zeros(())
     weights = _constant(JOINT_WEIGHTS, predicted.dtype, predicted.device)
@@ -54,31 +54,31 @@ def temporal_consistency(predicted, target):
 
 
 def limb_variance(predicted, target):
-    """Variance over time of predicted limb lengths."""
+    """Return the variance over time of predicted limb lengths."""
     if predicted.shape[1] < 2:
         return predicted.new_zeros(())
     return limb_vectors(predicted).norm(dim=-1).var(dim=1).mean()
 
 
 def limb_length(predicted, target):
-    """Mean absolute difference of limb lengths."""
+    """Return the mean absolute difference of limb lengths."""
     return (limb_vectors(predicted).norm(dim=-1) - limb_vectors(target).norm(dim=-1)).abs().mean()
 
 
 def angle(predicted, target):
-    """Mean absolute difference of the angles between limbs (radians)."""
+    """Return the mean absolute difference of the angles between limbs (radians)."""
     return (_angles(predicted) - _angles(target)).abs().mean()
 
 
 def angle_velocity(predicted, target):
-    """Mean absolute difference of the angles' changes between frames (radians)."""
+    """Return the mean absolute difference of the angles' changes between frames (radians)."""
     if predicted.shape[1] < 2:
         return predicted.new_zeros(())
     return (_angles(predicted).diff(dim=1) - _angles(target).diff(dim=1)).abs().mean()
 
 
 def weighted_2d(predicted, target, confidence):
-    """Mean distance in x and y, weighted by confidence (B, F, J, 1): what 2D pre-training learns from."""
+    """Return the mean distance in x and y, weighted by confidence (B, F, J, 1): what 2D pre-training learns from."""
     return ((predicted - target)[..., :2] * confidence).norm(dim=-1).mean()
 
 
@@ -96,10 +96,9 @@ LOSS_TERMS = {  # name of the weight in a config: term
 
 
 def pose_loss(predicted, target, weights):
-    """The weighted sum of the terms that `weights` {name: weight} switches on.
+    """Return the weighted sum of the terms that `weights` {name: weight} switches on.
 
-    Returns:
-        The loss, and {function name: unweighted value} of the terms in it.
+    Beside it, {function name: unweighted value} of the terms in it.
     """
     terms = {
         LOSS_TERMS[name].__name__: (weight, LOSS_TERMS[name](predicted, target))
@@ -117,7 +116,7 @@ def _constant(numbers, dtype, device):
 
 
 def _angles(poses):
-    """(B, F, J, 3) -> (B, F, 18), radians."""
+    """Return the angles (B, F, 18), radians, of poses (B, F, J, 3)."""
     limbs = torch.nn.functional.normalize(limb_vectors(poses), dim=-1)
     first, second = _constant(ANGLES, torch.int64, poses.device).T
     cosine = (limbs[:, :, first] * limbs[:, :, second]).sum(-1)

@@ -46,7 +46,7 @@ class Poses:
 
     @property
     def fps(self):
-        """The mean rate, frames per second."""
+        """Return the mean rate, frames per second."""
         return mean_rate(self.times)
 
 

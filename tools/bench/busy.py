@@ -77,7 +77,7 @@ def busy_process():
 
 
 def measure(options):
-    """{name: {case: {"seconds": list, "median_seconds"}, "slowdown": busy over alone, "alone_over_default"}}.
+    """Return {name: {case: {"seconds": list, "median_seconds"}, "slowdown": busy over alone, "alone_over_default"}}.
 
     Every repeat times all spin counts in turn, first alone, then beside the busy process.
     """

@@ -1,4 +1,4 @@
-"""What the commands that convert files of motion share."""
+"""Options and report that the commands converting files of motion share."""
 
 import sys
 

@@ -24,7 +24,7 @@ class VideoSource:
     """Frames of a video file, or of the camera with a given number.
 
     Iterating yields (number from 0, seconds from the first frame, image (height, width, 3) uint8 RGB, contiguous).
-    Pictures are upright (phones' rotation and mirroring undone), with square pixels. Seconds ascend strictly; they are
+    Images are upright (phones' rotation and mirroring undone), with square pixels. Seconds ascend strictly; they are
     the file's own, so a variable frame rate is kept, and the mean rate's where the file's are missing or go back.
     A file can be iterated again and again; a camera once, until it is closed or stops.
 

@@ -29,7 +29,7 @@ def bad_line(path, number, problem):
 
 
 def numbers(path, number, words, count):
-    """`count` finite floats (count,) of one line's words.
+    """Return `count` finite floats (count,) of one line's words.
 
     Raises:
         UserError: there are more or fewer, or a word is not a finite number.
@@ -38,7 +38,7 @@ def numbers(path, number, words, count):
 
 
 def number_table(path, line_numbers, rows, count):
-    """Lists of words, one per line, as floats (lines, count).
+    """Return lists of words, one per line, as floats (lines, count).
 
     Raises:
         UserError: naming the first line that has more or fewer words, or one that is not a finite number.
