@@ -5,62 +5,19 @@ import json
 import logging
 import pickle
 import re
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-from conftest import PARITY, ROOT, relative_error
+from conftest import PARITY, relative_error
+from tiny_training import PLAIN, run, trained, training, weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lib.config import Config, load_config
-from lib.data.datasets import open_dataset
 from lib.engine.checkpoint import BEST, LATEST, WITHIN
-from lib.engine.interrupts import StopRequest
-from lib.engine.recorder import Run
-from lib.engine.runtime import Runtime
-from lib.engine.state import new_state
-from lib.engine.trainer import Trainer, predict
-from lib.errors import TrainingStopped, UserError
-from lib.model.registry import build_model
+from lib.engine.trainer import predict
+from lib.errors import TrainingStopped
 from lib.model.weights import read_checkpoint
-from lib.task import open_tasks
-
-TINY = {
-    "dt_root": str(PARITY), "dt_file": "h36m_schema.pkl", "data_root": "nowhere", "maxlen": 9, "clip_len": 9,
-    "data_stride": 30, "dim_feat": 16, "depth": 2, "batch_size": 8, "learning_rate": 1e-3, "epochs": 1,
-    "no_eval": True, "num_workers": 0,
-}  # fmt: skip
-CLIPS = 24  # of that file at this length and stride
-PLAIN = {"flip": False, "drop_path": 0.0}  # nothing random but the order of clips
-
-
-@contextmanager
-def training(folder, **keys):
-    """A trainer whose training has not begun, on the weights of seed 0."""
-    config = Config(**TINY | keys)
-    with Runtime(config) as runtime:
-        torch.manual_seed(0)
-        state = new_state(build_model(config).to(runtime.device), config, runtime)
-        yield Trainer(state, open_tasks(config, open_dataset(config)), config, runtime, folder, StopRequest())
-
-
-def run(trainer):
-    """Train to the end, and return the history."""
-    return trainer.train(Run(trainer.folder, "", use_mlflow=False, use_tensorboard=False))
-
-
-def trained(folder, **keys):
-    """The trainer of a finished training."""
-    with training(folder, **keys) as trainer:
-        run(trainer)
-    return trainer
-
-
-def weights(model):
-    """All parameters of a model in one vector."""
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 class Operators(TorchDispatchMode):
@@ -77,10 +34,12 @@ class Operators(TorchDispatchMode):
         return found
 
 
-@pytest.mark.parametrize("amp, dtype", [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_half_precision_computes_what_float32_does_and_its_scans_keep_float32_states(amp, dtype, tmp_path):
+@pytest.mark.parametrize("amp, dtype, tolerance", [("bf16", torch.bfloat16, 0.2), ("fp16", torch.float16, 5e-2)])
+def test_half_precision_computes_what_float32_does_and_scan_states_stay_float32(amp, dtype, tolerance, tmp_path):
+    """tolerance: of gradients, whose velocities are differences of positions that are nearly the same."""
     keys = PLAIN | {"no_eval": False}
     reference = trained(tmp_path / "float32", **keys)
+    reference.state.optimizer.zero_grad()
     (task,), (loader,) = reference.tasks, reference.loaders
     batch = next(iter(loader))
     with training(tmp_path / amp, **keys, amp=amp) as half:
@@ -90,10 +49,10 @@ def test_half_precision_computes_what_float32_does_and_its_scans_keep_float32_st
             loss.backward()
         expected, _ = task.loss(reference.model, batch)
         expected.backward()
-        assert loss.dtype == torch.float32 and float(loss) == pytest.approx(float(expected), rel=2e-2)
+        assert loss.dtype == torch.float32 and relative_error(loss, expected) < 2e-2
         pairs = zip(half.state.model.parameters(), reference.state.model.parameters())
         gradients = [torch.cat([parameter.grad.flatten() for parameter in side]) for side in zip(*pairs)]
-        assert relative_error(*gradients) < 5e-2
+        assert relative_error(*gradients) < tolerance
         found = predict(half.state.model, task, half.runtime)
         assert relative_error(found, predict(reference.state.model, task, reference.runtime)) < 2e-2
 
@@ -106,7 +65,7 @@ def test_half_precision_computes_what_float32_does_and_its_scans_keep_float32_st
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_half_precision_trains(amp, tmp_path):
-    losses = [entry["train/loss"] for entry in trained(tmp_path, amp=amp, epochs=4, batch_size=4).state.history]
+    losses = [entry["train/loss"] for entry in trained(tmp_path, amp=amp, epochs=4, depth=1).state.history]
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -292,46 +251,3 @@ def test_a_profile_is_a_trace_and_the_ten_costliest_operators(tmp_path, caplog):
 def test_a_profile_is_made_only_if_it_is_wanted(tmp_path):
     trained(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [LATEST]
-
-
-def test_the_whole_network_is_one_graph_in_training():
-    """S in a training step: no break, every scan the fused operator, and the numbers of uncompiled code."""
-    config = load_config(ROOT / "configs" / "pose3d" / "PoseMamba_train_h36m_S.yaml", ["maxlen=9", "clip_len=9"])
-    torch.manual_seed(0)
-    model, clips, graphs = build_model(config).train(), torch.randn(3, 9, 17, config.in_chans), []
-
-    def keep(graph, inputs):
-        graphs.append(graph)
-        return graph
-
-    def step(function):
-        model.zero_grad()
-        torch.manual_seed(1)
-        poses = function(clips)
-        poses.square().mean().backward()
-        return [poses, *(parameter.grad for parameter in model.parameters())]
-
-    compiled = step(torch.compile(model, fullgraph=True, backend=keep))
-    (graph,) = graphs
-    scans = [node for node in graph.graph.nodes if node.target is torch.ops.selective_scan.cross_scan.default]
-    assert len(scans) == 2 * config.depth == 20
-    for found, expected in zip(compiled, step(model), strict=True):
-        assert relative_error(found, expected) < 1e-4
-
-
-def test_a_compiled_training_ends_with_the_same_weights(tmp_path):
-    plain, compiled = (
-        trained(tmp_path / name, **PLAIN, depth=1, compile=name == "compiled") for name in ("plain", "compiled")
-    )
-    assert relative_error(weights(compiled.state.model), weights(plain.state.model)) < 1e-4
-    assert read_checkpoint(tmp_path / "compiled" / LATEST).model.keys() == plain.state.model.state_dict().keys()
-
-
-def test_a_system_without_a_compiler_is_told_what_to_set(tmp_path, monkeypatch):
-    import torch._inductor.config
-
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nowhere/c++",))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    with training(tmp_path, compile=True, dim_feat=8, depth=1) as trainer:
-        with pytest.raises(UserError, match="^compile: PyTorch cannot compile the model here .*; set compile: False"):
-            run(trainer)
