@@ -1,8 +1,9 @@
-"""Runs of train.py that start in a tenth of a second: forks of one process that has imported everything.
+"""Commands that start in a tenth of a second: forks of one process that has imported what train.py does.
 
 `python forked.py` is that process. Each line of its input is a request, a JSON dict:
 
-    {"start": [arguments], "cwd": folder, "output": file, "at": [function, number, signal]} -> {"process": its number}
+    {"start": [module of the command, arguments], "cwd": folder, "output": file, "at": [function, number, signal]}
+        -> {"process": its number}
     {"wait": number of a process} -> {"code": its exit code, -N for signal N}
 
 "at" is optional: the process gets the signal just before call `number` (from 1) of a function, such as "os:replace".
@@ -39,9 +40,10 @@ class Forks:
         self._server.stdin.close()
         self._server.wait(60)
 
-    def start(self, folder, *arguments, at=None):
-        """Start train.py in a folder, and return the number of its process; `output` has what it prints."""
-        request = {"start": list(map(str, arguments)), "cwd": str(folder), "output": str(folder / "output"), "at": at}
+    def start(self, folder, *arguments, at=None, command="train"):
+        """Start a command in a folder, and return the number of its process; `output` has what it prints."""
+        start = [command, *map(str, arguments)]
+        request = {"start": start, "cwd": str(folder), "output": str(folder / "output"), "at": at}
         return self._ask(request)["process"]
 
     def wait(self, process):
@@ -50,7 +52,11 @@ class Forks:
 
     def train(self, folder, *arguments, code=0, at=None):
         """Run train.py to its end, and return what it printed."""
-        found = self.wait(self.start(folder, *arguments, at=at))
+        return self.finish(self.start(folder, *arguments, at=at), folder, code)
+
+    def finish(self, process, folder, code=0):
+        """Wait for a command that was started in a folder, and return what it printed there."""
+        found = self.wait(process)
         printed = (folder / "output").read_text()
         assert found == code, printed
         return printed
@@ -64,7 +70,7 @@ def _serve():
     import torch
     import torch._dynamo  # which optimisers load
 
-    import train
+    import train  # noqa: F401
     from lib.engine import experiment, recorder  # noqa: F401  what a training would import later, here once
     from lib.task import lifting, reprojection  # noqa: F401
 
@@ -75,13 +81,13 @@ def _serve():
         if "wait" in request:
             answer = {"code": os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])}
         elif not (process := os.fork()):
-            _become(train, **request)
+            _become(**request)
         else:
             answer = {"process": process}
         print(json.dumps(answer), flush=True)
 
 
-def _become(train, start, cwd, output, at):
+def _become(start, cwd, output, at):
     """Be the command, and end as it does."""
     code = 1
     try:
@@ -94,10 +100,11 @@ def _become(train, start, cwd, output, at):
             os.close(opened)
         if at:
             _signal_at(*at)
-        sys.argv = ["train.py", *start]
+        module, *arguments = start
+        sys.argv = [module, *arguments]
         from lib.cli import run
 
-        run(train.main)
+        run(importlib.import_module(module).main)
         code = 0
     except SystemExit as end:
         code = end.code

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.cli import Parser, run
 from lib.config import load_config
+from lib.engine.processes import one_voice
 from lib.errors import TrainingStopped, UserError
 from lib.files import atomic_path, only_one
 from lib.model.registry import MODELS, build_model
@@ -54,6 +55,7 @@ def entries_of(orders, gradients):
     ]
 
 
+@one_voice()
 def main():
     options = _parse()
     config = _config(options)
@@ -66,9 +68,10 @@ def main():
     from train import parse as training_options
 
     folder = Path(options.checkpoint)
-    is_main = Runtime(config).is_main
-    waiting = [entry for entry in entries if not _is_finished(folder / entry.name)]  # the same in all processes
     with ExitStack() as running:
+        runtime = running.enter_context(Runtime(config))  # the processes stay together from entry to entry
+        is_main = runtime.is_main
+        waiting = runtime.first([entry for entry in entries if not _is_finished(folder / entry.name)])
         if is_main:
             running.enter_context(only_one(folder / "ablation", named=folder))
         run_id = _recorded_run(folder, config, entries)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from lib.engine.processes import meet, rank_and_size
-from lib.errors import UserError, describe
+from lib.errors import TrainingStopped, UserError, describe
 from lib.model.device import choose_device
 from lib.model.products import fast_products
 
@@ -17,7 +17,9 @@ _AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Runtime:
-    """This process among those that `torchrun` started (one without it), on its device; `with` ends the group.
+    """This process among those that `torchrun` started (one without it), on its device.
+
+    `with` joins the process group, and leaves it in the end; where one is joined already, the group is that one's.
 
     Args:
         config: `amp`, `compile` and `accumulate` of a `Config`.
@@ -38,17 +40,18 @@ class Runtime:
         if several_gpus:
             torch.cuda.set_device(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
-        self._within = ExitStack()
+        self._within, self._joined = ExitStack(), False
 
     def __enter__(self):
         self._within.enter_context(fast_products())
         if self.world_size > 1 and not dist.is_initialized():
             meet("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")  # gradients are where the model is
+            self._joined = True
         return self
 
     def __exit__(self, kind, error, trace):
         self._within.close()
-        if dist.is_initialized() and kind is None:
+        if self._joined and kind is None:
             dist.destroy_process_group()
 
     @property
@@ -118,6 +121,19 @@ class Runtime:
         if self.world_size > 1:
             dist.broadcast_object_list(values)
         return values[0]
+
+    def first_does(self, function):
+        """Return function() of process 0; a `TrainingStopped` that it raises there is raised in all."""
+        found, problem = None, None
+        if self.is_main:
+            try:
+                found = function()
+            except TrainingStopped as error:
+                problem = str(error)
+        found, problem = self.first((found, problem))
+        if problem:
+            raise TrainingStopped(problem)
+        return found
 
     def check_same(self, value):
         """Raise UserError unless all processes start from the same value: of their config and checkpoint."""

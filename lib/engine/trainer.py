@@ -192,7 +192,7 @@ class Trainer:
         """Return the `Scores` of the test split after an epoch."""
         task = self.tasks[-1]
         predictions = predict(self.state.scored, task, self.runtime, self._stop_while_scoring)
-        return self.runtime.first(task.score(predictions) if self.runtime.is_main else None)
+        return self.runtime.first_does(lambda: task.score(predictions))
 
     def _stop_while_scoring(self):
         stop, due = self.runtime.any(self.stop.requested, self._due())

@@ -1,16 +1,16 @@
-"""tools/ablate.py as people type it: interrupted, resumed, and compared with a training on its own."""
+"""tools/ablate.py: interrupted, resumed, compared with a training on its own, and in two processes."""
 
 import json
 import logging
-import os
+import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from conftest import PARITY, ROOT, is_drawn
+from forked import Forks
 
 import tools.ablate
 from lib.errors import TrainingStopped, UserError
@@ -22,52 +22,38 @@ SMALL = [
     f"dt_root={PARITY}", "dt_file=h36m_schema.pkl", "data_root=nowhere", "maxlen=27", "clip_len=27", "data_stride=9",
     "dim_feat=16", "depth=1", "batch_size=16", "learning_rate=1e-3", "num_workers=0",
 ]  # fmt: skip
-EPOCHS = ["epochs=3", "checkpoint_frequency=100"]
-ENTRIES = ["v2_plus_poselimbs-straight_through", "v2_plus_poselimbs-exact", "v2", "v2_bs_bt"]
-CHOICE = ["--limb-gradients", "--orders", "v2_plus_poselimbs", "v2", "v2_bs_bt", "--"]
-
-
-def start(folder, tool, *arguments):
-    variables = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")}
-    command = [sys.executable, str(ROOT / tool), *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=variables, **pipes)
-
-
-def finish(process, code=0):
-    printed, errors = process.communicate(timeout=300)
-    assert process.returncode == code, printed + errors
-    assert "Traceback" not in printed + errors
-    return printed + errors
-
-
-def ablate(folder, *arguments, code=0):
-    return finish(start(folder, "tools/ablate.py", "--config", S_CONFIG, *arguments), code)
+EPOCHS = ["epochs=2", "checkpoint_frequency=100"]
+ENTRIES = ["v2_plus_poselimbs-straight_through", "v2_plus_poselimbs-exact", "v2"]
+CHOICE = ["--limb-gradients", "--orders", "v2_plus_poselimbs", "v2", "--"]
 
 
 @pytest.fixture(scope="module")
-def ablation(tmp_path_factory):
+def forks():
+    with Forks() as forks:
+        yield forks
+
+
+@pytest.fixture(scope="module")
+def ablation(forks, tmp_path_factory):
     """The folder of an ablation that was interrupted in its second entry and resumed, and what the two printed."""
     work = tmp_path_factory.mktemp("work")
-    command = ("-c", "runs", *CHOICE, *EPOCHS, *SMALL)
-    process = start(work, "tools/ablate.py", "--config", S_CONFIG, *command)
-    second = work / "runs" / ENTRIES[1] / "latest_epoch.bin"
-    deadline = time.monotonic() + 100
-    while not second.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    interrupted = finish(process, code=130)
+    command = ("--config", S_CONFIG, "-c", "runs", *CHOICE, *EPOCHS, *SMALL)
+    in_the_second = ("lib.engine.trainer:Trainer._finish_epoch", 3, signal.SIGTERM)
+    process = forks.start(work, *command, command="tools.ablate", at=in_the_second)
+    interrupted = forks.finish(process, work, code=130)
     between = json.loads((work / "runs" / "ablation.json").read_text())
     first = (work / "runs" / ENTRIES[0] / "latest_epoch.bin").stat().st_mtime_ns
-    resumed = ablate(work, *command)
+    process = forks.start(work, *command, command="tools.ablate")
+    resumed = forks.finish(process, work).removeprefix(interrupted)
+    assert "Traceback" not in interrupted + resumed
     assert (work / "runs" / ENTRIES[0] / "latest_epoch.bin").stat().st_mtime_ns == first
     return work / "runs", between, interrupted, resumed
 
 
 def test_an_interrupted_ablation_goes_on(ablation):
     folder, between, interrupted, resumed = ablation
-    assert [row["state"] for row in between["entries"]] == ["finished", "started", "waiting", "waiting"]
-    assert f"ablation: {ENTRIES[1]}, 2 of 4" in interrupted and "3 of 4" not in interrupted
+    assert [row["state"] for row in between["entries"]] == ["finished", "started", "waiting"]
+    assert f"ablation: {ENTRIES[1]}, 2 of 3" in interrupted and "3 of 3" not in interrupted
     assert f"ablation: {ENTRIES[0]}" not in resumed and "goes on from" in resumed
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
@@ -75,7 +61,7 @@ def test_an_interrupted_ablation_goes_on(ablation):
 def test_by_default_there_are_six_orders_and_a_gradient_varies_where_there_is_a_limb_term():
     names = [entry.name for entry in tools.ablate.entries_of(tools.ablate.ORDERS, ["exact"])]
     assert names == ["v2_plus_poselimbs-exact", "v2", "v2_fs_ft", "v2_fs_bt", "v2_bs_ft", "v2_bs_bt"]
-    assert [entry.name for entry in tools.ablate.entries_of(["v2_plus_poselimbs", "v2"], LIMB_GRADIENTS)] == ENTRIES[:3]
+    assert [entry.name for entry in tools.ablate.entries_of(["v2_plus_poselimbs", "v2"], LIMB_GRADIENTS)] == ENTRIES
 
 
 def test_the_table_has_every_entry_once_with_the_scores_of_its_own_run(ablation):
@@ -87,19 +73,19 @@ def test_the_table_has_every_entry_once_with_the_scores_of_its_own_run(ablation)
         scores = json.loads((folder / row["name"] / "scores.json").read_text())["PoseMamba"]
         assert (row["mpjpe"], row["p_mpjpe"]) == (scores["mpjpe"], scores["p_mpjpe"])
         history = read_checkpoint(folder / row["name"] / "latest_epoch.bin").history
-        assert len(history) == 3 and row["seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in history))
+        assert len(history) == 2 and row["seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in history))
         assert row["parameters"] > 10_000 and row["state"] == "finished"
         (line,) = (line for line in printed.splitlines()
                    if f" {row['scan']} " in line and (row["limb_gradient"] or "") in line)  # fmt: skip
         assert f"{row['mpjpe']:.1f}" in line and f"{row['p_mpjpe']:.1f}" in line
-    assert len({row["mpjpe"] for row in rows}) == 4
+    assert len({row["mpjpe"] for row in rows}) == 3
     is_drawn(folder / "ablation.png")
 
 
-def test_an_entry_that_was_resumed_has_the_weights_of_a_training_on_its_own(ablation):
+def test_an_entry_that_was_resumed_has_the_weights_of_a_training_on_its_own(ablation, forks):
     folder, *_ = ablation
     alone = ["-c", "alone", "--no-mlflow", "scan=v2_plus_poselimbs", "limb_gradient=exact", "no_eval=True"]
-    finish(start(folder.parent, "train.py", "--config", S_CONFIG, *alone, *EPOCHS, *SMALL))
+    forks.train(folder.parent, "--config", S_CONFIG, *alone, *EPOCHS, *SMALL)
     expected = read_checkpoint(folder.parent / "alone" / "latest_epoch.bin")
     found = read_checkpoint(folder / ENTRIES[1] / "latest_epoch.bin")
     assert found.model.keys() == expected.model.keys()
@@ -114,7 +100,7 @@ def test_all_runs_are_children_of_one_that_has_their_scores(ablation):
     parent = client.get_run(json.loads((folder / "ablation.json").read_text())["mlflow_run_id"])
     runs = client.search_runs([parent.info.experiment_id])
     children = {run.info.run_name: run for run in runs if run.info.run_id != parent.info.run_id}
-    assert children.keys() == set(ENTRIES) and len(runs) == 5
+    assert children.keys() == set(ENTRIES) and len(runs) == 4
     assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {name: run.data.params["scan"] for name, run in children.items()} == {
@@ -138,7 +124,7 @@ def test_what_cannot_be_ablated_is_one_line(ablation, monkeypatch):
         (["scan=v2"], "scan=v2: scan is what the ablation varies; leave it out"),
         ([*CHOICE, "limb_gradient=exact"], "limb_gradient is what the ablation varies"),
         (["no_eval=True"], "no_eval: an ablation scores trainings from the start; set no_eval=False"),
-        (["epochs=5"], "epochs: the ablation in .* has 3, not 5; choose another folder with -c"),
+        (["epochs=5"], "epochs: the ablation in .* has 2, not 5; choose another folder with -c"),
         (["--orders", "v4"], "--orders: invalid choice: 'v4'"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -160,3 +146,27 @@ def test_an_entry_that_diverges_does_not_end_the_others(tmp_path, monkeypatch):
     logging.getLogger("lib").handlers = handlers
     rows = json.loads((tmp_path / "ablation.json").read_text())["entries"]
     assert [(row["state"], row["mpjpe"]) for row in rows] == [("stopped", None)] * 2
+
+
+def test_two_processes_stay_together_from_entry_to_entry(forks, tmp_path):
+    """The first entry goes on from a checkpoint with which it diverges: process 0, which alone scores, finds out."""
+    plain = ["--no-mlflow", *SMALL, "batch_size=64", "flip=False", "drop_path=0"]
+    forks.train(tmp_path, "--config", S_CONFIG, "-c", "runs/v2", *plain, "scan=v2", "no_eval=True", "epochs=1")
+    forks.train(tmp_path, "--config", S_CONFIG, "-c", "alone", *plain, "scan=v2_bs_bt", "no_eval=True", "epochs=2")
+    diverging = tmp_path / "runs" / "v2" / "latest_epoch.bin"
+    torch.save(torch.load(diverging, weights_only=True) | {"lr": 1e30}, diverging)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    choice = ["--config", S_CONFIG, "-c", "runs", "--orders", "v2", "v2_bs_bt", "--", *plain, "epochs=2"]
+    command = [*launcher, ROOT / "tools" / "ablate.py", *choice]
+    result = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    printed = result.stdout + result.stderr
+    (line,) = (line for line in printed.splitlines() if line.startswith("error: "))
+    assert result.returncode == 1 and line.startswith("error: v2: predictions are not finite"), printed
+    assert "v2_bs_bt" not in line and printed.count("2 processes, global batch 64 (32 each)") == 2
+    assert re.findall(r"ablation: (\w+), (\d) of 2", printed) == [("v2", "1"), ("v2_bs_bt", "2")]
+    rows = json.loads((tmp_path / "runs" / "ablation.json").read_text())["entries"]
+    assert [row["state"] for row in rows] == ["stopped", "finished"]
+    found, expected = (read_checkpoint(tmp_path / run / "latest_epoch.bin") for run in ("runs/v2_bs_bt", "alone"))
+    for entry, alone in zip(found.history, expected.history, strict=True):
+        assert entry["train/loss"] == pytest.approx(alone["train/loss"], rel=1e-5)

@@ -31,10 +31,7 @@ WARM_UP = 3  # steps
 def parse():
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--spin-counts", nargs="+", type=benchmark.whole, default=[int(SPIN_COUNT)], metavar="N")
-    parser.add_argument("--frames", type=benchmark.count, default=243, help="of a clip (default: %(default)s)")
-    parser.add_argument("--batch", type=benchmark.count, default=4, help="clips (default: %(default)s)")
-    parser.add_argument("--threads", type=benchmark.count, default=torch.get_num_threads(), help="default: all")
-    parser.add_argument("--repeats", type=benchmark.count, default=7, help="default: %(default)s")
+    benchmark.add_sizes(parser, batch=4)
     parser.add_argument("--out", type=Path, metavar="DIR", default=PROJECT / "benchmarks" / "cpu")
     return parser.parse()
 

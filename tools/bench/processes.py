@@ -3,27 +3,30 @@
 python tools/bench/processes.py
 """
 
-import os
-import pickle
-import subprocess
 import sys
-import tempfile
-from argparse import ArgumentTypeError
 from pathlib import Path
-from statistics import median
-
-import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from lib.threads import spin_briefly
+
+spin_briefly()  # before PyTorch is loaded
+
+import os
+import subprocess
+import tempfile
+from argparse import ArgumentTypeError
+from statistics import median
+
+import torch
 
 from lib.cli import Parser, progress_bar, run
 from lib.engine.checkpoint import LATEST
 from lib.files import PROJECT
 from lib.model.weights import read_checkpoint
+from tools.bench.shared.clips import write_clips
 from tools.bench.shared.options import count
 from tools.bench.shared.report import machine, table, write_json
-from tools.bench.shared.sizes import JOINTS, SIZES
+from tools.bench.shared.sizes import SIZES
 
 
 def several(text):
@@ -46,27 +49,14 @@ def parse():
     return parser.parse()
 
 
-def write_data(folder, options):
-    """Write random training clips in the published layout of files, and a small data set, which has to be there too."""
-    rng = np.random.default_rng(0)
-    clips = folder / "clips" / "H36M-SH" / "train"
-    clips.mkdir(parents=True)
-    for number in range(options.steps * options.batch):
-        pose = rng.uniform(-1, 1, (options.frames, JOINTS, 3)).astype(np.float32)
-        (clips / f"{number:08d}.pkl").write_bytes(pickle.dumps({"data_input": pose, "data_label": pose}))
-    make = [sys.executable, PROJECT / "tools/make_fake_h36m.py", "--out", folder / "fake.pkl", "--share", "0.01"]
-    subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
-
-
-def seconds_of_an_epoch(processes, data, folder, options):
+def seconds_of_an_epoch(processes, keys, folder, options):
     """Train for two epochs in `folder`, and return what the second took."""
     channels, depth = SIZES[options.size]
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     command = [
         sys.executable, *launcher, PROJECT / "train.py", "--config", PROJECT / "configs/pose3d/PoseMamba_train_h36m_S.yaml",
-        "-c", folder, "--no-mlflow", "--no-tensorboard", f"data_root={data / 'clips'}", f"dt_root={data}",
-        "dt_file=fake.pkl", f"dim_feat={channels}", f"depth={depth}", f"maxlen={options.frames}",
-        f"clip_len={options.frames}", f"batch_size={options.batch}", "epochs=2", "no_eval=True",
+        "-c", folder, "--no-mlflow", "--no-tensorboard", *(f"{key}={value}" for key, value in keys.items()),
+        f"dim_feat={channels}", f"depth={depth}", f"batch_size={options.batch}", "epochs=2", "no_eval=True",
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, options.threads // processes))}
     subprocess.run(list(map(str, command)), check=True, env=environment, stdout=subprocess.DEVNULL, cwd=PROJECT)
@@ -78,10 +68,10 @@ def main():
     seconds = {1: [], options.processes: []}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        write_data(data, options)
+        keys = write_clips(data, options.steps * options.batch, options.frames)
         for number in progress_bar(range(options.repeats), "training", unit="round"):
             for processes, found in seconds.items():  # in turn: other work on the machine meets both
-                found.append(seconds_of_an_epoch(processes, data, data / f"{processes}_{number}", options))
+                found.append(seconds_of_an_epoch(processes, keys, data / f"{processes}_{number}", options))
     clips = options.steps * options.batch
     one, together = seconds.values()
     result = {

@@ -2,8 +2,8 @@
 
 from tools.bench.shared.floors import measure_rates, scan_floor
 from tools.bench.shared.implementations import REFERENCE, SLOW, chosen, implementations
-from tools.bench.shared.measuring import measure_memory, peak_growth, progress, resident_peak, time_in_turn
-from tools.bench.shared.options import add_options, count, device_of, options_of, whole
+from tools.bench.shared.measuring import measure_memory, peak_growth, progress, resident_peak, seconds_of, time_in_turn
+from tools.bench.shared.options import add_options, add_sizes, count, device_of, options_of, whole
 from tools.bench.shared.report import (
     PASSES,
     conditions,
@@ -19,8 +19,8 @@ from tools.bench.shared.report import (
 from tools.bench.shared.sizes import JOINTS, SIZES
 
 __all__ = [
-    "JOINTS", "PASSES", "REFERENCE", "SIZES", "SLOW", "add_options", "chosen", "conditions", "count", "device_of", "figures",
-    "implementations", "machine", "measure_memory", "measure_rates", "missing_lines", "options_of", "panel",
-    "peak_growth", "progress", "resident_peak", "scan_floor", "summary", "table", "time_in_turn", "whole", "write_chart",
-    "write_json",
+    "JOINTS", "PASSES", "REFERENCE", "SIZES", "SLOW", "add_options", "add_sizes", "chosen", "conditions", "count",
+    "device_of", "figures", "implementations", "machine", "measure_memory", "measure_rates", "missing_lines",
+    "options_of", "panel", "peak_growth", "progress", "resident_peak", "scan_floor", "seconds_of", "summary", "table",
+    "time_in_turn", "whole", "write_chart", "write_json",
 ]  # fmt: skip

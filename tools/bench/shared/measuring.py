@@ -30,17 +30,18 @@ def time_in_turn(calls, repeats, device, once=()):
     for key, call in progress(calls.items(), "warm-up"):
         if key in once:
             continue
-        duration = _seconds(call, 1, device)
+        duration = seconds_of(call, 1, device)
         if duration < _SHORTEST:
-            duration = _seconds(call, 1, device)  # the first call also loads libraries and fills caches
+            duration = seconds_of(call, 1, device)  # the first call also loads libraries and fills caches
         in_a_row[key] = max(1, min(_MOST_CALLS, math.ceil(_SHORTEST / duration)))
     turns = [(repeat, key) for repeat in range(repeats) for key in calls if repeat == 0 or key not in once]
     for _, key in progress(turns, "timing"):
-        seconds[key].append(_seconds(calls[key], in_a_row[key], device))
+        seconds[key].append(seconds_of(calls[key], in_a_row[key], device))
     return seconds
 
 
-def _seconds(call, count, device):
+def seconds_of(call, count, device):
+    """Return the mean seconds of `count` calls."""
     _wait(device)
     start = time.perf_counter()
     for _ in range(count):
@@ -57,7 +58,7 @@ def _wait(device):
 def fastest(call, device, repeats=5):
     """Return the seconds of the fastest of several calls."""
     call()
-    return min(_seconds(call, 1, device) for _ in range(repeats))
+    return min(seconds_of(call, 1, device) for _ in range(repeats))
 
 
 def measure_memory(names, device, function, *arguments, doing="memory"):

@@ -1,4 +1,4 @@
-"""Options of all benchmarks."""
+"""Options that benchmarks share."""
 
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -10,17 +10,24 @@ from tools.bench.shared.implementations import NAMES
 
 
 def add_options(parser):
-    """Add the options of all benchmarks."""
-    parser.add_argument("--frames", type=count, default=243, help="of a clip (default: %(default)s)")
-    parser.add_argument("--batch", type=count, default=1, help="clips at once (default: %(default)s)")
+    """Add the options of benchmarks that compare implementations of the scan."""
+    add_sizes(parser)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU")
-    parser.add_argument("--repeats", type=count, default=7, help="of which the median counts (default: %(default)s)")
-    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="CPU threads (default: all)")
     parser.add_argument(
         "--implementations", nargs="+", choices=NAMES, metavar="NAME",
         help=f"of {', '.join(NAMES)} (default: what is there; the loop takes minutes, so a model leaves it out)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results (default: below benchmarks/)")
+
+
+def add_sizes(parser, batch=1, repeats=7):
+    """Add the options that say how much is computed, how often, by how many threads."""
+    parser.add_argument("--frames", type=count, default=243, help="of a clip (default: %(default)s)")
+    parser.add_argument("--batch", type=count, default=batch, help="clips at once (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=count, default=repeats, help="of which the median counts (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="CPU threads (default: all)")
 
 
 def device_of(options):

@@ -17,13 +17,14 @@ from lib.model.registry import build_model
 from lib.task.losses import pose_loss
 
 
-def recipe_step(batch, frames):
+def recipe_step(config, batch, frames, device="cpu"):
     """Return a function that makes the next training step; the numbers of steps decide which branches are dropped."""
     torch.manual_seed(0)
-    config = Config()
-    model = build_model(config)
+    model = build_model(config).to(device)
     optimizer = OPTIMIZERS[config.optimizer](dict(model.named_parameters()), config)
-    clips, poses = (torch.randn(batch, frames, len(JOINTS), channels) for channels in (config.in_chans, 3))
+    clips, poses = (
+        torch.randn(batch, frames, len(JOINTS), channels, device=device) for channels in (config.in_chans, 3)
+    )
     torch.manual_seed(0)
 
     def step():
@@ -38,7 +39,7 @@ def main():
     batch, frames, threads = map(int, sys.argv[1:])
     reuse_freed_memory()
     torch.set_num_threads(threads)
-    step = recipe_step(batch, frames)
+    step = recipe_step(Config(), batch, frames)
     for _ in sys.stdin:
         start = time.perf_counter()
         step()
