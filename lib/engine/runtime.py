@@ -52,6 +52,9 @@ class Runtime:
     def __exit__(self, kind, error, trace):
         self._within.close()
         if self._joined and kind is None:
+            # All end together: a thread of gloo that has yet to free the tensors of its last exchange when Python ends
+            # would abort the process.
+            dist.barrier()
             dist.destroy_process_group()
 
     @property
