@@ -119,7 +119,9 @@ def _load(source, name, **how):
     """
     model, report = DepthAnythingForDepthEstimation.from_pretrained(source, output_loading_info=True, **how)
     if report["missing_keys"]:  # transformers leaves random weights there
-        raise UserError(f"{source}: is no complete {name}: {sorted(report['missing_keys'])[0]} is missing; fetch it again")
+        raise UserError(
+            f"{source}: is no complete {name}: {sorted(report['missing_keys'])[0]} is missing; fetch it again"
+        )
     found = model.config.backbone_config.hidden_size, model.config.depth_estimation_type
     needed = _WIDTHS[name.rpartition("_")[2]], "metric" if "metric" in name else "relative"
     if found != needed:

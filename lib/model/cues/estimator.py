@@ -48,7 +48,9 @@ class Estimator:
     def describe(self, width, height):
         """Return how frames of a size are worked on, in a line."""
         working = self.working_size(width, height)
-        return f"{self.cue}: {self.name} at {working[0]} x {working[1]} px, frames are {width} x {height}"
+        return (
+            f"{self.cue} by {self.name}: images of {width} x {height} px are worked on at {working[0]} x {working[1]}"
+        )
 
     @torch.no_grad()
     def __call__(self, frames, first=0):

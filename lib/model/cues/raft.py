@@ -52,7 +52,9 @@ class RAFT(Estimator):
     def describe(self, width, height):
         sides = [padded_side(side, _MULTIPLE, _LEAST) for side in self.working_size(width, height)]
         volume = (sides[0] * sides[1] / _MULTIPLE**2) ** 2 * _CORRELATION
-        return f"{super().describe(width, height)}, correlations take {volume / 1e6:.0f} MB a pair, {self.batch} at once"
+        return (
+            f"{super().describe(width, height)}, correlations take {volume / 1e6:.0f} MB a pair, {self.batch} at once"
+        )
 
     def _estimate(self, images):
         frame = images.shape[2], images.shape[1]

@@ -111,9 +111,7 @@ def read_index(folder):
         if version == VERSION:
             _check_entries(index)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: is damaged or no index of cues ({describe(error)}); {_again(folder)}"
-        ) from error
+        raise UserError(f"{path}: is damaged or no index of cues ({describe(error)}); {_again(folder)}") from error
     if version != VERSION:
         raise UserError(f"{path}: has version {version}, this project reads {VERSION}; {_again(folder)}")
     return index

@@ -18,7 +18,7 @@ def needing_matching_torchvision():
     try:
         yield
     except (ImportError, RuntimeError) as error:
-        if reason := _mismatch():
+        if not getattr(error, "name", None) and (reason := _mismatch()):  # a name: that package is not installed
             raise UserError(reason) from error
         raise
 

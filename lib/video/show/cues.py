@@ -7,7 +7,7 @@ _NARROWEST = 256  # px, of a panel; smaller ones are enlarged
 _CAPTION, _LETTERS = 22, 0.42  # px; of Hershey's height
 _BACK, _TEXT = (30, 34, 42), (236, 233, 224)  # RGB
 _LOOKED_AT = 40  # frames, for the range of colours
-_FASTEST, _NEAR_AND_FAR = 0.995, (0.01, 0.99)  # quantiles that get the strongest colours
+_FASTEST, _FAR_AND_NEAR = 0.995, (0.01, 0.99)  # quantiles that get the strongest colours
 _LEAST_MOTION = 1.0  # px
 _DEPTH_COLOURS = cv2.COLORMAP_INFERNO
 _WHEEL = 0.11  # of the panel's shorter side: the wheel's radius
@@ -30,9 +30,11 @@ class CuePanels:
         self._panel = factor * width, factor * height
         self.size = self._panel[0] * (1 + len(cues.arrays)), self._panel[1] + _CAPTION
         if "flow" in cues.arrays:
-            self._fastest = max(_LEAST_MOTION, np.quantile(np.linalg.norm(_some(cues.arrays["flow"]), axis=1), _FASTEST))
+            self._fastest = max(
+                _LEAST_MOTION, np.quantile(np.linalg.norm(_some(cues.arrays["flow"]), axis=1), _FASTEST)
+            )
         if "depth" in cues.arrays:
-            self._far, self._near = np.quantile(_some(cues.arrays["depth"]), _NEAR_AND_FAR[::1])
+            self._far, self._near = np.quantile(_some(cues.arrays["depth"]), _FAR_AND_NEAR)
 
     def draw(self, number, rgb):
         """Return the panels (height, width, 3) uint8 of frame `number`, whose image is `rgb` (any size), uint8 RGB."""
