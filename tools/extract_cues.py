@@ -41,7 +41,7 @@ def main():
     parser.add_argument("--batch", metavar="N", type=count, default=4, help="frames at once (default: %(default)s)")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (default: cuda if it is there)")
     options = parser.parse()
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("lib").setLevel(logging.INFO)
     make(options, require_file(options.video), opened(options))
 

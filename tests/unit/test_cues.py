@@ -610,3 +610,20 @@ def test_degrading_follows_the_global_generator_takes_odd_sizes_and_is_quick(deg
         degrade(batch)
         spent.append(time.thread_time() - began)
     assert min(spent) < 0.03  # s; some 5 ms on a quiet machine
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_tells_what_the_cpu_does(weights):
+    images, box = frames(3), torch.tensor([10.0, 8.0, 90.0, 100.0])
+    for cue, name, options in (
+        ("flow", "dis", {}),
+        ("flow", "raft_small", {"weights": weights, "updates": 2}),
+        ("depth", "depth_anything_v2_small", {"weights": weights}),
+    ):
+        cpu, gpu = (open_estimator(cue, name, device=device, **options)(images) for device in ("cpu", "cuda"))
+        assert gpu.is_cuda
+        torch.testing.assert_close(gpu.cpu(), cpu, rtol=0.02, atol=0.02)
+    flow, depth = crop_cues(cpu.new_ones(2, 128, 160).cuda(), gpu[0], box, (48, 64))
+    assert flow.is_cuda and depth.is_cuda
+    assert degrade_flow(flow[None]).is_cuda and degrade_depth(depth[None]).is_cuda

@@ -3,6 +3,7 @@
 import json
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.constants import ENDPOINT as _PAGE
@@ -117,7 +118,8 @@ def _load(source, name, **how):
     Raises:
         UserError: parameters are missing, or it is of another size or kind of depth than its name says.
     """
-    model, report = DepthAnythingForDepthEstimation.from_pretrained(source, output_loading_info=True, **how)
+    loaded: Any = DepthAnythingForDepthEstimation.from_pretrained(source, output_loading_info=True, **how)
+    model, report = loaded
     if report["missing_keys"]:  # transformers leaves random weights there
         raise UserError(
             f"{source}: is no complete {name}: {sorted(report['missing_keys'])[0]} is missing; fetch it again"

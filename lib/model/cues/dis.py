@@ -21,7 +21,7 @@ class DIS(Estimator):
 
     def __init__(self, name="dis", weights=None, device="cpu", batch=4, max_side=512):
         super().__init__(name, device, batch, max_side)
-        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def _estimate(self, images):
         frame = images.shape[2], images.shape[1]

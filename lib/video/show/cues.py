@@ -82,7 +82,7 @@ def flow_colours(flow, fastest):
 
     Red moves to the right, yellow-green down, cyan to the left, violet up. fastest: px, speed of the strongest colours.
     """
-    speed, angle = cv2.cartToPolar(*flow, angleInDegrees=True)
+    speed, angle = cv2.cartToPolar(flow[0], flow[1], angleInDegrees=True)
     hsv = np.stack([angle, np.clip(speed / fastest, 0, 1), np.ones_like(speed)], axis=-1)
     return np.rint(255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)).astype(np.uint8)
 
