@@ -11,6 +11,7 @@ import argparse
 import logging
 import sys
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,6 +30,7 @@ from tools.bench.shared.options import count
 NONE = "none"
 OUTPUT = Path("demo/output")
 MAX_SIDE = 512  # px, of the maps' longer side
+HALF = (".cues.mp4.*.tmp", ".frame_*.png.*.tmp", ".index.json.*.tmp", ".*.unfinished.json.*.tmp")  # of a killed run
 
 
 def main():
@@ -63,10 +65,9 @@ def opened(options):
 
 
 def make(options, video, estimators):
-    """Make the cues of a video and what shows them."""
+    """Make the cues of a video and what shows them, in a folder that no other process writes meanwhile."""
     with needing("tools/extract_cues.py", REQUIREMENTS):
-        from lib.model.cues.extract import extract
-        from lib.video.export.cues import FILM, write_cue_videos
+        from lib.video.export.cues import FILM
         from lib.video.io.source import VideoSource
     folder = options.out or OUTPUT / f"{video.stem}{SUFFIX}"
     if video.resolve() == (folder / FILM).resolve():
@@ -75,25 +76,44 @@ def make(options, video, estimators):
     if options.depth == NONE:
         print("depth: off, it takes a network's weights: --depth depth_anything_v2_small, with --weights DIR or online")
     with only_one(folder / "cues", named=folder):
-        identity = identify(video)
-        check_target(folder, identity)
-        for estimator in estimators:
-            reason = state_of(folder, estimator.cue, estimator.settings())
-            if reason is None:
-                print(f"{estimator.cue}: is up to date")
-                continue
-            if reason:
-                print(f"{estimator.cue}: {reason}; it is made anew")
-            extract(folder, identity, estimator, source, (whole.width, whole.height), progress_bar)
-        cues = open_cues(folder)
-        shown = {estimator.cue: cues.arrays[estimator.cue] for estimator in estimators}
-        film, *pictures = write_cue_videos(replace(cues, arrays=shown), source, folder, progress_bar)
+        for half in chain.from_iterable(map(folder.glob, HALF)):
+            half.unlink()
+        try:
+            write(folder, video, estimators, source, (whole.width, whole.height))
+        except KeyboardInterrupt:
+            print(f"stopped: {folder} keeps what is done; the same command goes on")
+            raise
+    if source.damaged:
+        print(f"{source.name}: {source.damaged}; the cues are of what could be read")
+
+
+def write(folder, video, estimators, source, frame):
+    """Write the cues that are not there yet, a film and pictures.
+
+    Args:
+        source: `VideoSource` of the images that are worked on.
+        frame: (width, height) px of the video's own.
+    """
+    from lib.model.cues.extract import extract
+    from lib.video.export.cues import write_cue_videos
+
+    identity = identify(video)
+    check_target(folder, identity)
+    for estimator in estimators:
+        reason = state_of(folder, estimator.cue, estimator.settings())
+        if reason is None:
+            print(f"{estimator.cue}: is up to date")
+            continue
+        if reason:
+            print(f"{estimator.cue}: {reason}; it is made anew")
+        extract(folder, identity, estimator, source, frame, progress_bar)
+    cues = open_cues(folder)
+    shown = {estimator.cue: cues.arrays[estimator.cue] for estimator in estimators}
+    film, *pictures = write_cue_videos(replace(cues, arrays=shown), source, folder, progress_bar)
     for cue, array in shown.items():
         size = f"{array.shape[-1]} x {array.shape[-2]}"
         print(f"{array.path}: {cue} of {len(array)} frames, {size}, by {cues.estimators[cue]['name']}")
     print(f"{film} and {len(pictures)} pictures beside it")
-    if source.damaged:
-        print(f"{source.name}: {source.damaged}; the cues are of what could be read")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import interpolate, pad
 
 _BLURS = torch.linspace(1.0, 4.0, 13).tolist()  # px, standard deviations
-_HALVING = 1 / 4 + 2 / 3  # px^2, variance of the blur of halving a side and interpolating it
+_HALVING = 1 / 4  # px^2, variance of the blur of `_halved`
 _DEPTH_SCALE, _DEPTH_SHIFT = 1.3, 0.3  # greatest factor or divisor; standard deviation, in MADs
 _WARP = 0.8  # greatest bend of the monotone warp; 1 would be flat at an end
 _HOLES, _HOLE_SHARE, _HOLE_SIZES = 2, 0.3, (0.05, 0.25)  # at most; probability of each; share of the map's sides
@@ -24,7 +24,7 @@ _BLEED = 4  # px, greatest spread of what is faster over its surroundings
 def degrade_depth(depth):
     """Return normalised depth (B, 1, H, W) as an estimator might tell it.
 
-    It is bent by a monotone function, scaled and shifted, blurred by 1 to 4 px, and has holes, which are 0: the median.
+    It is bent by a monotone function, scaled and shifted, blurred by about 1 to 4 px, and has holes, which are 0: the median.
     """
     count, _, height, width = depth.shape
     half = _halved(depth)
@@ -34,22 +34,23 @@ def degrade_depth(depth):
     half = half + (high - low) * bend * share * (1 - share)
     scale = _between(-1, 1, half).mul(math.log(_DEPTH_SCALE)).exp()
     half = half * scale + _DEPTH_SHIFT * torch.randn(count, 1, 1, 1, device=depth.device)
-    return _restored(_blurred(half) * _not_in_holes(half), height, width)
+    return _blurred(half, height, width).masked_fill_(_holes(depth), 0.0)
 
 
 def degrade_flow(flow):
     """Return flow (B, 2, H, W) px as an estimator might tell it.
 
     Fast parts bleed up to 4 px over their surroundings in one direction; it falls short or exceeds by a factor, has noise
-    of 8 px grains of up to a fifth of its speed, and is blurred by 1 to 4 px.
+    of 8 px grains of up to a fifth of its speed, and is blurred by about 1 to 4 px.
     """
     count, _, height, width = flow.shape
     half = _bled(_halved(flow))
     speed = half.square().sum(1, keepdim=True).mean((2, 3), keepdim=True).sqrt()
     grains = torch.randn(count, 2, -(-height // _NOISE_SIZE), -(-width // _NOISE_SIZE), device=flow.device)
     noise = _between(0, _FLOW_NOISE, half) * (speed + _STILL) * grains
-    half = half * _between(*_FLOW_SCALE, half) + interpolate(noise, half.shape[2:])
-    return _restored(_blurred(half), height, width)
+    noise = interpolate(noise, half.shape[2:], mode="bilinear", align_corners=False)
+    half = half * _between(*_FLOW_SCALE, half) + noise
+    return _blurred(half, height, width)
 
 
 def _between(low, high, maps):
@@ -64,27 +65,22 @@ def _halved(maps):
     return (maps[..., ::2, ::2] + maps[..., 1::2, 1::2]) / 2
 
 
-def _restored(half, height, width):
-    return interpolate(half, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
-
-
-def _blurred(half):
-    """Return maps of half the size (B, C, h, w) with a Gaussian blur each, of a standard deviation of `_BLURS`."""
-    chosen = torch.randint(len(_BLURS), (len(half),), device=half.device)
-    down, across = (_kernels(side, half.device)[chosen] for side in half.shape[2:])
-    count, channels, height, width = half.shape
-    down = down.repeat_interleave(channels, 0) if channels > 1 else down
-    rows = torch.bmm(down, half.reshape(-1, height, width))
-    return torch.bmm(rows.view(count, -1, width), across).view(half.shape)
+def _blurred(half, height, width):
+    """Return maps (B, C, H, W) of those of half the size, with a Gaussian blur each of a standard deviation of `_BLURS`."""
+    chosen = torch.randint(len(_BLURS), (len(half), 1), device=half.device).expand(-1, half.shape[1]).flatten()
+    down, across = (_kernels(side, half.device)[chosen] for side in (height, width))
+    rows = torch.bmm(half.flatten(0, 1), across.mT)
+    return torch.bmm(down, rows).view(*half.shape[:2], height, width)
 
 
 @lru_cache(maxsize=16)
 def _kernels(side, device):
-    """Return matrices (blurs, side, side) that blur a side of half the size, together with the halving by `_BLURS`."""
-    place = torch.arange(side, device=device, dtype=torch.float32)
-    variance = (torch.tensor(_BLURS, device=device).square() - _HALVING).div(4).clamp(min=1e-2)[:, None, None]
-    weight = ((place[:, None] - place).square() / (-2 * variance)).exp()
-    return weight / weight.sum(1, keepdim=True)  # columns: x @ kernel
+    """Return matrices (blurs, side, half of it) that double a side and blur it, together with the halving by `_BLURS`."""
+    place = (torch.arange(side, device=device) + 0.5) / 2
+    half = torch.arange(-(-side // 2), device=device) + 0.5
+    variance = (torch.tensor(_BLURS, device=device).square() - _HALVING).div(4)[:, None, None]
+    weight = ((place[:, None] - half).square() / (-2 * variance)).exp()
+    return weight / weight.sum(2, keepdim=True)
 
 
 def _bled(flow):
@@ -94,14 +90,15 @@ def _bled(flow):
     shift = torch.randint(-reach, reach + 1, (2, count, 1), device=flow.device)
     rows = (torch.arange(height, device=flow.device) + shift[0]).clamp(0, height - 1)
     columns = (torch.arange(width, device=flow.device) + shift[1]).clamp(0, width - 1)
-    places = (rows[:, :, None] * width + columns[:, None]).view(count, 1, -1).expand(-1, 2, -1)
-    neighbour = flow.flatten(2).gather(2, places).view_as(flow)
-    faster = neighbour.square().sum(1, keepdim=True) > flow.square().sum(1, keepdim=True)
-    return torch.where(faster, neighbour, flow)
+    neighbour = (rows[:, :, None] * width + columns[:, None]).flatten(1)
+    speed = flow.square().sum(1).flatten(1)
+    own = torch.arange(height * width, device=flow.device)
+    faster = torch.where(speed.gather(1, neighbour) > speed, neighbour, own)
+    return flow.flatten(2).gather(2, faster[:, None].expand(-1, 2, -1)).view_as(flow)
 
 
-def _not_in_holes(maps):
-    """Return (B, 1, h, w) of 1, and 0 in rectangles."""
+def _holes(maps):
+    """Return (B, 1, H, W) bool, True in rectangles."""
     draws = len(maps), _HOLES, 1
     there, inside = torch.rand(draws, device=maps.device) < _HOLE_SHARE, []
     for side in maps.shape[2:]:
@@ -109,5 +106,4 @@ def _not_in_holes(maps):
         low, high = (share * side / 2 for share in _HOLE_SIZES)
         reach = low + (high - low) * torch.rand(draws, device=maps.device)
         inside.append(((torch.arange(side, device=maps.device) + 0.5 - middle).abs() < reach).float())
-    hole = (there * inside[0]).transpose(1, 2) @ inside[1]
-    return (hole == 0)[:, None]
+    return ((there * inside[0]).mT @ inside[1] > 0)[:, None]

@@ -108,7 +108,7 @@ def _common_size(frames, first):
 
 
 def to_tensor(images, size, device, mode="bilinear"):
-    """Return images (n, H, W, 3) uint8 as (n, 3, h, w) float32, 0 to 1, of a size (w, h) that is not larger."""
+    """Return images (n, H, W, 3) uint8 as (n, 3, h, w) float32, 0 to 1, of a size (w, h) px."""
     tensor = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div(255)
     return resized(tensor, size, mode)
 
