@@ -83,7 +83,7 @@ def train_model(options):
                 run.artifacts(config_file)
                 history = trainer.train(run)
                 if history and runtime.is_main:
-                    plots.loss_curves(history, folder / "loss_curves.png")
+                    plots.loss_curves(history, folder / "loss_curves.png", *tasks[-1].curves)
                 if not config.no_eval:
                     _report_best(state.scored, tasks[-1], config, runtime, folder, run, stop)
         except KeyboardInterrupt:
@@ -108,7 +108,7 @@ def _report_best(model, task, config, runtime, folder, run, stop):
     if best:
         best.load_into(model)
         epoch = best.epoch
-        log.info("best epoch: %d (by P1 on the test split, as published)", epoch)
+        log.info("best epoch: %d (by %s on the test split)", epoch, task.chosen_by)
 
     def stop_together():
         if runtime.any(stop.requested)[0]:
@@ -280,15 +280,13 @@ def _report(model, task, config, runtime, folder, run, step, after_batch=lambda:
     with atomic_path(folder / "scores.json") as temporary:
         result = {name: found.as_dict() for name, found in {config.backbone: scores, **others}.items()}
         temporary.write_text(json.dumps(result, indent=1))
-    plots.per_action(scores, others, folder / "per_action.png")
-    plots.skeletons(predictions, task.dataset, folder / "skeletons.png")
-    found = {"mpjpe": scores.mpjpe, "p_mpjpe": scores.p_mpjpe, **scores.extra}
+    charts = task.draw(predictions, scores, others, folder)
     run.metrics(
-        {f"best/{name}": value for name, value in found.items()}
-        | {f"{name}/mpjpe": other.mpjpe for name, other in others.items()},
+        {f"best/{name}": value for name, value in {**scores.values, **scores.extra}.items()}
+        | {f"{name}/{key}": value for name, other in others.items() for key, value in list(other.values.items())[:1]},
         step,
     )
-    run.artifacts(folder / "scores.json", folder / "per_action.png", folder / "skeletons.png")
+    run.artifacts(folder / "scores.json", *charts)
 
 
 @contextmanager

@@ -171,11 +171,11 @@ class _Cast:
     def __init__(self, model, device_type, dtype):
         self.model, self._device_type, self._dtype = model, device_type, dtype
 
-    def __call__(self, x):
+    def __call__(self, *inputs):
         if self._dtype is None:
-            return self.model(x)
+            return self.model(*inputs)
         with torch.autocast(self._device_type, self._dtype):
-            return self.model(x).float()
+            return self.model(*inputs).float()
 
     def no_sync(self):
         return self.model.no_sync()
@@ -192,9 +192,9 @@ class _Compiled:
         self.no_sync = getattr(model, "no_sync", None)
         self._call = torch.compile(model)
 
-    def __call__(self, x):
+    def __call__(self, *inputs):
         try:
-            return self._call(x)
+            return self._call(*inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = describe(getattr(error, "inner_exception", error))
             raise UserError(f"compile: PyTorch cannot compile the model here ({reason}); set compile: False") from error

@@ -166,15 +166,10 @@ class Trainer:
         begin = time.monotonic()
         scores = None if config.no_eval else self._score()
         if scores:
-            entry |= {"test/mpjpe": scores.mpjpe, "test/p_mpjpe": scores.p_mpjpe}
-            entry |= {
-                f"test/{name} {action}": value
-                for action, errors in scores.per_action.items()
-                for name, value in errors._asdict().items()
-            }
+            entry |= {f"test/{name}": value for name, value in {**scores.values, **scores.details}.items()}
         entry["seconds"] = state.position.seconds + time.monotonic() - begin
         state.history.append(entry)
-        self._report(entry)
+        self._report(entry, scores)
         state.epoch, state.lr, state.position = epoch, state.lr * config.lr_decay, Position()
         _set_learning_rate(state.optimizer, state.lr)
         names = []
@@ -237,10 +232,8 @@ class Trainer:
             if epoch >= task.first
         )
 
-    def _report(self, entry):
-        errors = ""
-        if "test/mpjpe" in entry:
-            errors = f"  P1 {entry['test/mpjpe']:.1f} mm  P2 {entry['test/p_mpjpe']:.1f} mm"
+    def _report(self, entry, scores):
+        errors = f"  {scores.summary()}" if scores else ""
         log.info(
             "epoch %d/%d  loss %.4f%s  lr %.2e  %.0f s  about %.0f min left",
             entry["epoch"], self.config.epochs, entry["train/loss"], errors, entry["lr"], entry["seconds"],

@@ -24,7 +24,7 @@ class _ScoresH36M(NamedTuple):
     per_action: dict
 
 
-class Scores(scores.Scores, _ScoresH36M):
+class Scores(scores.PoseScores, _ScoresH36M):
     """Errors in mm: means over actions, and `per_action` {action: Errors}."""
 
 

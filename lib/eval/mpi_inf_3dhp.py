@@ -63,7 +63,7 @@ class _Scores3DHP(NamedTuple):
     per_group: dict
 
 
-class Scores3DHP(scores.Scores, _Scores3DHP):
+class Scores3DHP(scores.PoseScores, _Scores3DHP):
     """Scores of MPI-INF-3DHP; `overall` is the headline: all valid frames together. The rest are dicts by name."""
 
     group, total = "sequence", "all valid frames"

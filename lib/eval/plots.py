@@ -12,8 +12,13 @@ from lib.body.skeleton import LEFT, LIMBS, RIGHT, ROOT
 _LEFT, _RIGHT, _MIDDLE, _TRUE = "#d1495b", "#2b6cb0", "#333333", "#b8b8b8"
 
 
-def loss_curves(history, path):
-    """Draw loss terms and test errors over epochs; history is a list of {name: value} with "epoch"."""
+def loss_curves(history, path, scored, unit):
+    """Draw loss terms and test scores over epochs.
+
+    Args:
+        history: a list of {name: value} with "epoch".
+        scored, unit: {name of a score: label}, and their unit.
+    """
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     epochs = [entry["epoch"] for entry in history]
     for name in sorted({n for entry in history for n in entry if n.startswith("train/")}):
@@ -21,11 +26,11 @@ def loss_curves(history, path):
         losses.plot(epochs, values, marker=".", label=name.removeprefix("train/"))
     losses.set(yscale="log", xlabel="epoch", title="training loss and its terms (unweighted)")
     losses.legend(fontsize=8)
-    for name, label in (("test/mpjpe", "P1 (MPJPE)"), ("test/p_mpjpe", "P2 (P-MPJPE)")):
-        if any(name in entry for entry in history):
-            errors.plot(epochs, [entry.get(name, np.nan) for entry in history], marker=".", label=label)
+    for name, label in scored.items():
+        if any(f"test/{name}" in entry for entry in history):
+            errors.plot(epochs, [entry.get(f"test/{name}", np.nan) for entry in history], marker=".", label=label)
             errors.legend()
-    errors.set(xlabel="epoch", ylabel="mm", title="test error", ylim=(0, None))
+    errors.set(xlabel="epoch", ylabel=unit, title="test split", ylim=(0, None))
     for axes in (losses, errors):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -9,6 +9,8 @@ class Task:
 
     name = ""
     first = 1
+    curves: tuple = ({}, "")  # {name of a score: its label in the chart of epochs}, and their unit
+    chosen_by = ""  # name of the score that chooses the best epoch, for the log
 
     def loaders(self, split, **sharing):
         """Return the `Loader` of "train" or "test"; sharing: `rank` and `world_size`.
@@ -33,3 +35,11 @@ class Task:
             TrainingStopped: a prediction is not finite.
         """
         raise NotImplementedError
+
+    def baselines(self):
+        """Return {name: `Scores`} of what needs no network."""
+        return {}
+
+    def draw(self, predictions, scores, others, folder):
+        """Draw the predictions and their scores, beside those of others {name: `Scores`}; return the files' paths."""
+        return []

@@ -7,7 +7,7 @@ from lib.body.skeleton import ROOT
 from lib.data.loader import Loader
 from lib.data.transforms import lifting_transforms, scoring_transforms
 from lib.errors import TrainingStopped
-from lib.eval import PROTOCOLS
+from lib.eval import PROTOCOLS, plots
 from lib.eval.baselines import linear_predictions, mean_pose_predictions
 from lib.model.inference import infer
 from lib.task.base import Task
@@ -20,6 +20,9 @@ class Lifting(Task):
     Args:
         dataset: a `lib.data.datasets.base.Dataset`.
     """
+
+    curves = ({"mpjpe": "P1 (MPJPE)", "p_mpjpe": "P2 (P-MPJPE)"}, "mm")
+    chosen_by = "P1"
 
     def __init__(self, config, dataset):
         self.config, self.dataset = config, dataset
@@ -57,9 +60,15 @@ class Lifting(Task):
         return self._evaluate(predictions, self.dataset, self.config.rootrel and not self.config.gt_2d)
 
     def baselines(self):
-        """Return {name: `Scores`} of what needs no network: the mean training pose, and a linear regression."""
+        """Return the `Scores` of the mean training pose, and of a linear regression."""
         found = {"mean_pose": mean_pose_predictions, "linear": linear_predictions}
         return {name: self._evaluate(predicted(self.dataset), self.dataset) for name, predicted in found.items()}
+
+    def draw(self, predictions, scores, others, folder):
+        paths = [folder / "per_action.png", folder / "skeletons.png"]
+        plots.per_action(scores, others, paths[0])
+        plots.skeletons(predictions, self.dataset, paths[1])
+        return paths
 
 
 class _TestClips:
