@@ -16,6 +16,7 @@ import math
 import tempfile
 import time
 from contextlib import nullcontext
+from functools import partial
 from statistics import median
 
 import torch
@@ -43,7 +44,7 @@ USUAL = "float32"  # what ratios are relative to
 
 def parse():
     parser = Parser(description=__doc__.splitlines()[0])
-    benchmark.add_sizes(parser, batch=4, repeats=5)
+    benchmark.add_sizes(parser, repeats=5)  # batch 1: what does not grow with it weighs most
     parser.add_argument("--steps", type=benchmark.count, default=3, help="timed at a time (default: %(default)s)")
     parser.add_argument("--compile", action="store_true", help="measure the compiled forward pass too")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: step.json in benchmarks/cpu or cuda")
@@ -104,7 +105,7 @@ def checkpoints(trainer, step_seconds, repeats):
 
 
 def forward(model, config, options):
-    """Return {arithmetic: {"seconds", "median_seconds", "ratio": of it to usual float32}} of one clip."""
+    """Return {arithmetic: {"seconds", "median_seconds", "ratio", "difference"}} of one clip, both to usual float32."""
     functions = {
         USUAL: (model, nullcontext),
         "oneDNN products": (model, fast_products),
@@ -120,14 +121,19 @@ def forward(model, config, options):
 
     def call(function, context):
         with torch.no_grad(), context():
-            function(clip)
+            return function(clip)
 
-    calls = {name: lambda pair=pair: call(*pair) for name, pair in functions.items()}
+    calls = {name: partial(call, *pair) for name, pair in functions.items()}
     seconds = benchmark.time_in_turn(calls, options.repeats, device)
-    medians = {name: median(found) for name, found in seconds.items()}
+    usual, poses = median(seconds[USUAL]), calls[USUAL]()
     return {
-        name: {"seconds": seconds[name], "median_seconds": found, "ratio": found / medians[USUAL]}
-        for name, found in medians.items()
+        name: {
+            "seconds": found,
+            "median_seconds": median(found),
+            "ratio": median(found) / usual,
+            "difference": float((calls[name]() - poses).norm() / poses.norm()),
+        }
+        for name, found in seconds.items()
     }
 
 
@@ -161,8 +167,12 @@ def main():
     shares = {"loop": "the loop's share of a step", "checkpoints": "checkpoints' share of an epoch"}
     rows = [[text, f"{found[name]['share']:.2%}", f"< {GOALS[name]:.0%}"] for name, text in shares.items()]
     print(*benchmark.table(["", "measured", "goal"], rows), "", sep="\n")
-    rows = [[name, f"{of['median_seconds'] * 1e3:.1f}", f"{of['ratio']:.2f}"] for name, of in found["forward"].items()]
-    print(*benchmark.table(["forward of one clip", "ms", f"x {USUAL}"], rows), f"written: {out}", sep="\n")
+    rows = [
+        [name, f"{of['median_seconds'] * 1e3:.1f}", f"{of['ratio']:.2f}", f"{of['difference']:.0e}"]
+        for name, of in found["forward"].items()
+    ]
+    header = ["forward of one clip", "ms", f"x {USUAL}", "difference"]
+    print(*benchmark.table(header, rows), f"written: {out}", sep="\n")
 
 
 if __name__ == "__main__":
