@@ -139,3 +139,26 @@ def test_processes(tmp_path):
     assert results["times_one_process"] == round(one["seconds"][0] / two["seconds"][0], 3)
     process = start("processes.py", "--processes", 1)
     assert process.communicate(timeout=120)[1].startswith("error: argument --processes: expected 2 or more")
+
+
+def test_step(tmp_path):
+    out = tmp_path / "step.json"
+    sizes = ("--frames", 9, "--batch", 2, "--steps", 1, "--repeats", 2, "--threads", 1)
+    printed, errors = start("step.py", *sizes, "--out", out).communicate(timeout=240)
+    results = read(out)
+    loop, writing, forward = (results[key] for key in ("loop", "checkpoints", "forward"))
+    rounds = list(zip(loop["trainer_seconds"], loop["bare_seconds"], strict=True))
+    assert len(rounds) == 2 and loop["share"] == statistics.median(1 - bare / whole for whole, bare in rounds) < 1
+    assert loop["step_seconds"] == statistics.median(loop["trainer_seconds"]) > 0
+    assert writing["epoch_seconds"] == 18_000 / 2 * loop["step_seconds"]
+    assert writing["writes"] == 1 + writing["epoch_seconds"] // 600
+    share = writing["writes"] * statistics.median(writing["seconds"]) / writing["epoch_seconds"]
+    assert writing["share"] == pytest.approx(share) and writing["bytes"] > 3 * 4 * 800_000  # weights, two moments
+    assert list(forward) == ["float32", "oneDNN products", "bf16"]
+    for name, found in forward.items():
+        assert found["median_seconds"] == statistics.median(found["seconds"]) > 0
+        assert found["ratio"] == found["median_seconds"] / forward["float32"]["median_seconds"]
+        assert found["difference"] < (2e-2 if name == "bf16" else 1e-5) and name in printed, errors
+    assert forward["bf16"]["difference"] > 1e-4
+    for text in (f"{loop['share']:.2%}  < 3%", f"{writing['share']:.2%}  < 1%", f"written: {out}"):
+        assert text in printed

@@ -44,7 +44,7 @@ USUAL = "float32"  # what ratios are relative to
 
 def parse():
     parser = Parser(description=__doc__.splitlines()[0])
-    benchmark.add_sizes(parser, batch=4, repeats=5)
+    benchmark.add_sizes(parser, repeats=5)  # batch 1: what does not grow with it weighs most
     parser.add_argument("--steps", type=benchmark.count, default=3, help="timed at a time (default: %(default)s)")
     parser.add_argument("--compile", action="store_true", help="measure the compiled forward pass too")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: step.json in benchmarks/cpu or cuda")

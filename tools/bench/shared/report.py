@@ -42,6 +42,7 @@ def machine(device):
     """Return a description of the machine, with which readers can compare figures."""
     return {
         "cpu": _cpu_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
