@@ -38,7 +38,7 @@ $(VIDEO): $(SETUP) requirements-video.txt
 	$(PIP) -r requirements-video.txt
 	@touch $@
 
-$(DETECTORS): $(SETUP) requirements-detectors.txt requirements-tests.txt
+$(DETECTORS): $(SETUP) requirements-detectors.txt requirements-mambapose.txt requirements-tests.txt
 	$(PIP) -r requirements-detectors.txt -r requirements-tests.txt
 	@touch $@
 
