@@ -87,7 +87,7 @@ def _depth(share, depth, shown):
     """Return the mean depth under each heatmap, and 1; 0 and 0 where there is none: (B, J, 2)."""
     if depth is None:
         return share.new_zeros(*share.shape[:2], 2)
-    cells = F.avg_pool2d(depth.to(share), STRIDE)
-    mean = einsum(share, cells, "b j h w, b 1 h w -> b j")
+    cells = F.avg_pool2d(depth.to(share), STRIDE)[:, 0]
+    mean = einsum(share, cells, "b j h w, b h w -> b j")
     found = torch.stack([mean, torch.ones_like(mean)], dim=-1)
     return found if shown is None else found * shown.to(found, non_blocking=True).view(-1, 1, 1)
