@@ -1,8 +1,8 @@
-"""Models, their registry, and opening one that is trained: `from lib.model import PoseMamba`."""
+"""Models, their registry, and opening one that is trained: `from lib.model import PoseMamba, MambaPose`."""
 
 from importlib import import_module
 
-_MODULES = {"PoseMamba": "posemamba", "open_model": "opening"}
+_MODULES = {"PoseMamba": "posemamba", "MambaPose": "mambapose.network", "open_model": "opening"}
 
 __all__ = list(_MODULES)
 

@@ -2,17 +2,16 @@
 
 import math
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from selective_scan import cross_scan
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
+from lib.model.recompute import recomputed
 from lib.model.scan_orders import LIMB_GRADIENTS, LIMB_PARTNER, SCAN_ORDERS
+from lib.model.scan_parameters import scan_parameters
 from lib.model.stochastic_depth import add_branch
 
-STATE_SIZE = 16  # N
 DIRECTIONS = 4  # K
 
 
@@ -41,12 +40,8 @@ class BiSTSSM(nn.Module):
         self.out_norm = nn.LayerNorm(inner)
         self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
         self.conv2d = nn.Conv2d(inner, inner, kernel_size=3, padding=1, groups=inner)
-        projections = [nn.Linear(inner, rank + 2 * STATE_SIZE, bias=False).weight for _ in range(DIRECTIONS)]
-        self.x_proj_weight = nn.Parameter(torch.stack(projections).detach())
-        self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank).uniform_(-(rank**-0.5), rank**-0.5))
-        self.dt_projs_bias = nn.Parameter(_step_bias(DIRECTIONS, inner))
-        self.A_logs = nn.Parameter(torch.arange(1.0, STATE_SIZE + 1).log().repeat(DIRECTIONS * inner, 1))
-        self.Ds = nn.Parameter(torch.ones(DIRECTIONS * inner))
+        for name, parameter in scan_parameters(inner, rank, DIRECTIONS).items():
+            self.register_parameter(name, parameter)
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x):
@@ -103,16 +98,3 @@ class Mlp(nn.Module):
 
     def forward(self, x):
         return self.fc2(F.gelu(self.fc1(x)))
-
-
-def recomputed(function, *inputs):
-    """Return function(*inputs), whose intermediate results are computed again in the backward pass instead of kept."""
-    if not torch.is_grad_enabled():
-        return function(*inputs)
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
-
-
-def _step_bias(*shape, smallest=1e-3, largest=0.1, floor=1e-4):
-    """Return biases whose softplus is log-uniform in [smallest, largest], at least `floor` (Mamba's initial steps)."""
-    steps = torch.empty(shape).uniform_(math.log(smallest), math.log(largest)).exp().clamp(min=floor)
-    return steps + torch.log(-torch.expm1(-steps))  # inverse of softplus

@@ -48,7 +48,8 @@ def config_of(checkpoint, config_file=None, overrides=()):
     """Return the `Config` that a `Checkpoint`'s model is built and run with; see `open_model`."""
     recorded = checkpoint.config
     size = size_of(checkpoint, _backbone(recorded, config_file, overrides))
-    base = {"clip_len": size["maxlen"], **size, **({} if config_file else recorded)}
+    whole_clips = {"clip_len": size["maxlen"]} if "maxlen" in size else {}
+    base = {**whole_clips, **size, **({} if config_file else recorded)}
     config = load_config(config_file, overrides, base, checkpoint.path)
     refuse_another_size(config, checkpoint)
     given = {override.partition("=")[0] for override in overrides}

@@ -122,5 +122,5 @@ def config_of(parameters):
 
 
 def example(config, batch=1):
-    """Return an input (batch, maxlen, J, C) of zeros."""
-    return torch.zeros(batch, config.maxlen, config.num_joints, config.in_chans)
+    """Return an input (batch, maxlen, J, C) of zeros, in a tuple."""
+    return (torch.zeros(batch, config.maxlen, config.num_joints, config.in_chans),)

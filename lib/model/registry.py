@@ -1,24 +1,27 @@
 """The models that `backbone` can name: one entry each, read without PyTorch.
 
-A model's module has, beside its class,
+The module of a model's entry has
 
 - `build(config)`: the untrained model;
 - `config_of(parameters)`: the config keys that the shapes of its parameters tell; KeyError, ValueError or IndexError if
   they are another model's;
-- `example(config, batch=1)`: an input, (batch, F, J, C) here.
+- `example(config, batch=1)`: a tuple of what it is called with: keypoints (batch, F, J, C), or images.
 """
 
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from lib.errors import UserError, unknown
+from lib.model.mambapose import sizes as mambapose
 from lib.model.scan_orders import LIMB_GRADIENTS, SCAN_ORDERS
 
 
 class Key(NamedTuple):
     """A config key of one model alone."""
 
-    type: type
+    type: Any
     default: Any
     choices: tuple | None = None
 
@@ -39,6 +42,18 @@ MODELS = {
         {
             "scan": Key(str, "v2_plus_poselimbs", tuple(SCAN_ORDERS)),
             "limb_gradient": Key(str, "straight_through", LIMB_GRADIENTS),
+        },
+    ),
+    "MambaPose": Entry(
+        "lib.model.mambapose.entry",
+        {
+            "size": Key(str, "small", tuple(mambapose.SIZES)),
+            "head": Key(str, "2d", mambapose.HEADS),
+            "streams": Key(str, "+".join(mambapose.STREAMS), mambapose.STREAM_SETS),
+            "fusion": Key(str, "gated", mambapose.FUSIONS),
+            "encoder": Key(str, "two_stage", mambapose.ENCODERS),
+            "frames": Key(Annotated[int, Field(ge=1)], 1),
+            "recompute": Key(bool, True),
         },
     ),
 }

@@ -21,6 +21,7 @@ import torch
 
 from lib.cli import Parser, run
 from lib.model import PoseMamba, bistssm
+from lib.model.scan_parameters import STATE_SIZE
 from tools.bench import shared as benchmark
 
 MATRIX_PRODUCTS = "matrix products"
@@ -73,7 +74,7 @@ def forward_pass(model, implementation, clips):
 def matrix_products(size, positions, device):
     """Return a function that computes only the matrix products of a model's Linear layers and scan projections."""
     channels, depth = benchmark.SIZES[size]
-    inner, lines = benchmark.SIZES[size].inner, benchmark.SIZES[size].rank + 2 * bistssm.STATE_SIZE
+    inner, lines = benchmark.SIZES[size].inner, benchmark.SIZES[size].rank + 2 * STATE_SIZE
     products = []
     for inputs, outputs in (
         (channels, 2 * inner),  # in_proj

@@ -2,7 +2,8 @@
 
 import torch
 
-from lib.model.bistssm import DIRECTIONS, STATE_SIZE
+from lib.model.bistssm import DIRECTIONS
+from lib.model.scan_parameters import STATE_SIZE
 from tools.bench.shared.measuring import fastest
 
 

@@ -1,0 +1,87 @@
+"""MambaPose's block: a cross-scan over a grid of tokens and an MLP, recomputed in the backward pass."""
+
+import math
+
+import torch.nn.functional as F
+from einops import rearrange
+from selective_scan import cross_scan
+from torch import nn
+
+from lib.model.bistssm import DIRECTIONS, Mlp
+from lib.model.recompute import recomputed_in_slices
+from lib.model.scan_orders import SCAN_ORDERS
+from lib.model.scan_parameters import scan_parameters
+from lib.model.stochastic_depth import add_drawn, draw_branches
+
+MLP_RATIO = 4
+LARGEST_RANK = 32  # that the CUDA kernel is compiled for
+SLICE = 2**20  # numbers of one activation, tokens times channels, that are recomputed at once
+
+
+class GridScan(nn.Module):
+    """Linear, depthwise 3x3 convolution, SiLU, four scans (rows, columns, both reversed), LayerNorm, Linear.
+
+    VMamba's SS2D (arXiv 2401.10166) as wide as its input and without gate; (B, H, W, C) -> (B, H, W, C).
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.in_proj = nn.Linear(channels, channels, bias=False)
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels)
+        for name, parameter in scan_parameters(channels, rank_of(channels), DIRECTIONS).items():
+            self.register_parameter(name, parameter)
+        self.norm = nn.LayerNorm(channels)
+        self.out_proj = nn.Linear(channels, channels, bias=False)
+
+    def forward(self, x):
+        u = rearrange(self.in_proj(x), "b h w c -> b c h w")
+        u = rearrange(F.silu(self.conv(u)), "b c h w -> b h w c")
+        weights = (self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, -self.A_logs.exp(), self.Ds)
+        return self.out_proj(self.norm(cross_scan(u, *weights, SCAN_ORDERS["v2"])))
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: `GridScan`, then an MLP; (B, H, W, C) -> (B, H, W, C).
+
+    Args:
+        drop_path: the share of samples that each of the two leaves out in training.
+        recompute: in training, keep the input alone and compute the block again in the backward pass.
+    """
+
+    def __init__(self, channels, drop_path=0.0, recompute=True):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.scan = GridScan(channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Mlp(channels, MLP_RATIO * channels)
+        self.drop_path = drop_path
+        self.recompute = recompute
+
+    def forward(self, x):
+        drawn = None
+        if self.training and self.drop_path:
+            drawn = draw_branches(2 * len(x), self.drop_path).view(-1, 2)
+        if not self.recompute:
+            return self._branches(x, drawn)
+        return recomputed_in_slices(self._branches, max(1, SLICE // x[0].numel()), x, drawn)
+
+    def _branches(self, x, drawn):
+        of_scan, of_mlp = (None, None) if drawn is None else drawn.unbind(1)
+        x = add_drawn(x, self._scan, self.drop_path, of_scan)
+        return add_drawn(x, self._feed_forward, self.drop_path, of_mlp)
+
+    def _scan(self, x):
+        return self.scan(self.norm(x))
+
+    def _feed_forward(self, x):
+        if not self.recompute or x[:1].numel() <= SLICE:
+            return self._mlp(x)
+        return recomputed_in_slices(self._mlp, SLICE // x.shape[-1], x.flatten(0, 2)).view_as(x)
+
+    def _mlp(self, x):
+        return self.mlp(self.norm2(x))
+
+
+def rank_of(channels):
+    """Return the number of projections that step sizes are made from: Mamba's ceil(C / 16), as far as kernels take it."""
+    return min(LARGEST_RANK, math.ceil(channels / 16))

@@ -1,0 +1,126 @@
+"""MambaPose: joints of a person, in the image or in space, from a crop of an image and optional cues."""
+
+from einops import rearrange
+from torch import nn
+
+from lib.errors import UserError, nearest
+from lib.model.mambapose.block import Block
+from lib.model.mambapose.fusion import FUSIONS
+from lib.model.mambapose.heads import HeatmapHead, PoseHead
+from lib.model.mambapose.sizes import ENCODERS, HEADS, SIZES, STREAMS
+from lib.model.mambapose.two_stage import TwoStage
+from lib.model.mambapose.vim import Vim
+
+IMAGE_CHANNELS = {"rgb": 3, "flow": 2, "depth": 1}
+STRIDE = 16  # divides the height and width of an input
+_ENCODERS = dict(zip(ENCODERS, (TwoStage, Vim)))
+
+
+class MambaPose(nn.Module):
+    """State space encoder over image tokens, with heads for heatmaps and for joints in space.
+
+    Args:
+        size: a key of `lib.model.mambapose.sizes.SIZES`.
+        head: "2d" gives heatmaps, "3d" joints in space, found by way of heatmaps.
+        joints: J.
+        streams: what it sees: "rgb", and "flow" and "depth" as cues.
+        fusion: "gated": a cue may be missing; "early": all streams are channels of one image.
+        encoder: "two_stage" (convolutions, then four-directional scans at strides 8 and 16) or "vim" (Vision Mamba).
+        frames: T; above 1 the batch is (B * T), clip after clip, and a block mixes the frames of a clip, both ways.
+        drop_path: stochastic depth of the last block; None: that of the size.
+        recompute: in training, compute activations within blocks again in the backward pass instead of keeping them.
+
+    Raises:
+        UserError: an argument has a value that there is not.
+    """
+
+    def __init__(
+        self,
+        size="small",
+        head="2d",
+        joints=17,
+        streams=STREAMS,
+        fusion="gated",
+        encoder="two_stage",
+        frames=1,
+        drop_path=None,
+        recompute=True,
+    ):
+        super().__init__()
+        _refuse_unknown(size=(size, SIZES), head=(head, HEADS), fusion=(fusion, FUSIONS), encoder=(encoder, ENCODERS))
+        for stream in streams:
+            _refuse_unknown(streams=(stream, STREAMS))
+        if "rgb" not in streams:
+            raise UserError("streams: lacks rgb, which is always needed")
+        self.streams = tuple(stream for stream in STREAMS if stream in streams)
+        self.frames = frames
+        if drop_path is None:
+            drop_path = SIZES[size].drop_path
+
+        self.encoder = _ENCODERS[encoder](SIZES[size], drop_path, recompute)
+        channels = self.encoder.channels
+        self.fusion = FUSIONS[fusion](self.encoder.Stem, channels[0], self.streams, recompute)
+        self.time = Block(channels[-1], drop_path, recompute) if frames > 1 else None
+        self.heatmaps = HeatmapHead(channels, joints)
+        self.pose = PoseHead(channels, joints, frames, width=channels[0]) if head == "3d" else None
+
+    def forward(self, rgb, flow=None, depth=None):
+        """Return logits of heatmaps (B, J, H / 4, W / 4), or of head "3d" joints (B, J, 3), m, relative to the root.
+
+        Args:
+            rgb: (B, 3, H, W) in [0, 1]; 16 divides H and W.
+            flow: (B, 2, H, W) px, x then y, to the next frame; None: missing.
+            depth: (B, 1, H, W), the normalised depth of the crop; None: missing.
+
+        Raises:
+            UserError: an input has another shape, is missing where the fusion needs it, or is none of the streams.
+        """
+        heatmaps, pose = self.estimate(rgb, flow, depth)
+        return heatmaps if pose is None else pose
+
+    def estimate(self, rgb, flow=None, depth=None):
+        """Return heatmaps and pose, see `forward`; the pose is None of head "2d"."""
+        self._check_inputs(rgb=rgb, flow=flow, depth=depth)
+        shown = self.fusion.draw_cues(len(rgb))
+        *fine, coarse = self.encoder(self.fusion(rgb, flow, depth, shown))
+        features = (*fine, self._mixed_over_time(coarse))
+        heatmaps = self.heatmaps(features)
+        if self.pose is None:
+            return heatmaps, None
+        return heatmaps, self.pose(features, heatmaps, depth, None if shown is None else shown[:, 1])
+
+    def _mixed_over_time(self, x):
+        """x (B * T, h, w, C): a block over the grid of T frames and h * w places, whose scans run through both."""
+        if self.time is None:
+            return x
+        height = x.shape[1]
+        x = self.time(rearrange(x, "(b t) h w c -> b t (h w) c", t=self.frames))
+        return rearrange(x, "b t (h w) c -> (b t) h w c", h=height)
+
+    def _check_inputs(self, **images):
+        if images["rgb"].dim() != 4:
+            raise UserError(f"rgb: expected (B, 3, H, W), got {tuple(images['rgb'].shape)}")
+        batch, _, height, width = images["rgb"].shape
+        for stream, channels in IMAGE_CHANNELS.items():
+            image, shape = images[stream], (batch, channels, height, width)
+            if image is not None and stream not in self.streams:
+                raise UserError(f"{stream}: the network sees {', '.join(self.streams)} only; leave it out")
+            if image is not None and image.shape != shape:
+                raise UserError(f"{stream}: expected {shape}, as large as rgb, got {tuple(image.shape)}")
+        if height % STRIDE or width % STRIDE or not height * width:
+            raise UserError(
+                f"rgb: {width} x {height} px (width x height): both have to be multiples of {STRIDE} px; "
+                f"nearest: {_nearest_multiple(width)} x {_nearest_multiple(height)}"
+            )
+        if batch % self.frames:
+            raise UserError(f"rgb: {batch} images are no whole clips of {self.frames} frames")
+
+
+def _nearest_multiple(pixels):
+    return max(STRIDE, round(pixels / STRIDE) * STRIDE)
+
+
+def _refuse_unknown(**choices):
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise UserError(f"{name}: {value!r} is unknown{nearest(value, known)}; there are {', '.join(known)}")
