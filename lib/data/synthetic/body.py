@@ -131,13 +131,14 @@ class Body:
 def _skin(rotation, shift, weights, vertices, normals):
     """Return vertices and unit normals (F, V, 3) of linear blend skinning: rotations (F, S, 3, 3), shifts (F, S, 3)."""
     frames = len(rotation)
-    matrices = np.concatenate([rotation, shift[..., None]], axis=3).transpose(1, 0, 2, 3).reshape(len(SEGMENTS), -1)
-    blended = (weights @ matrices).reshape(-1, frames, 3, 4)  # by vertex, then frame
-    ends = np.stack([np.c_[vertices, np.ones(len(vertices))], np.c_[normals, np.zeros(len(normals))]], axis=2)
-    posed, turned = np.moveaxis(blended.reshape(len(vertices), -1, 4) @ np.float32(ends), 2, 0)
-    turned = turned.reshape(-1, frames, 3)
-    turned /= np.maximum(np.sqrt(np.square(turned).sum(-1, keepdims=True)), 1e-6)
-    return posed.reshape(-1, frames, 3).transpose(1, 0, 2), turned.transpose(1, 0, 2)
+    weights = np.ascontiguousarray(weights.T)[:, None]  # the vertices last: long rows make fast products
+    places = (weights * np.concatenate([vertices, np.ones_like(vertices[:, :1])], axis=1).T).reshape(-1, len(vertices))
+    motions = np.concatenate([rotation, shift[..., None]], axis=3).swapaxes(1, 2).reshape(frames * 3, -1)
+    posed = (motions @ places).reshape(frames, 3, -1)
+    turned = rotation.swapaxes(1, 2).reshape(frames * 3, -1) @ (weights * normals.T).reshape(-1, len(normals))
+    turned = turned.reshape(frames, 3, -1)
+    turned /= np.maximum(np.sqrt(np.square(turned).sum(1, keepdims=True)), 1e-6)
+    return np.ascontiguousarray(posed.swapaxes(1, 2)), np.ascontiguousarray(turned.swapaxes(1, 2))
 
 
 def _segment_of_bones(count):
@@ -184,9 +185,9 @@ def _turns(heads, top, joints):
     for (upper, lower), ((a, b, c), parent, bones, *_) in _LIMBS.items():
         first, second = joints[:, b] - joints[:, a], joints[:, c] - joints[:, b]
         rest_first, rest_second = heads[bones[1]] - heads[bones[0]], heads[bones[2]] - heads[bones[1]]
-        rest_hinge = _unit(np.cross(rest_first, rest_second))
+        rest_hinge = _unit(_cross(rest_first, rest_second))
         swung = _swing(turns[parent] @ rest_first, first) @ turns[parent]
-        hinge = swung @ rest_hinge + _HINGE * np.cross(_unit(first), _unit(second))
+        hinge = swung @ rest_hinge + _HINGE * _cross(_unit(first), _unit(second))
         turns[upper] = _frame(first, hinge) @ _frame(rest_first, rest_hinge).T
         turns[lower] = _frame(second, hinge) @ _frame(rest_second, rest_hinge).T
     return turns | {name: turns[other] for name, (other, _) in _ENDS.items()}
@@ -226,7 +227,7 @@ def _frame(along, beside):
     """Return rotations (..., 3, 3) whose first column is `along`, the second `beside` made orthogonal to it."""
     first = _unit(along)
     second = _unit(beside - (beside * first).sum(-1, keepdims=True) * first)
-    return np.stack([first, second, np.cross(first, second)], axis=-1)
+    return np.stack([first, second, _cross(first, second)], axis=-1)
 
 
 def _swing(a, b):
@@ -244,13 +245,19 @@ def _between(a, b):
 
 
 def _unit(vectors):
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    return vectors / np.maximum(np.sqrt((vectors * vectors).sum(-1, keepdims=True)), 1e-9)
+
+
+def _cross(a, b):
+    """Return cross products (..., 3), as np.cross does, in a fraction of its time for few vectors."""
+    (ax, ay, az), (bx, by, bz) = ((v[..., 0], v[..., 1], v[..., 2]) for v in (a, b))
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
 
 
 def _normals(vertices, faces):
     """Return unit normals (V, 3) of a mesh, of anticlockwise triangles weighted by their area."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    of_faces = np.cross(b - a, c - a)
+    of_faces = _cross(b - a, c - a)
     normals = np.stack(
         [np.bincount(faces.ravel(), np.repeat(of_faces[:, axis], 3), len(vertices)) for axis in range(3)], axis=1
     )

@@ -1,5 +1,6 @@
 """Things around rendered people, as meshes: tables, chairs, cupboards, posts, bushes, boards."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from lib.data.synthetic.textures import SIDE, colour
 
 _ROUND = (12, 7)  # points of a round thing around and along its axis
 _FACES = 4  # squares along a side of a large box's faces; the texture is seen at their corners
+_MANY, _CHANGE = 150, 0.25  # things that stand; change of size and brightness, as a power of e
 _PATTERNED = 0.5  # share of things with a texture
 
 
@@ -30,17 +32,31 @@ def join(meshes):
     return Mesh(vertices, normals, np.concatenate(faces).astype(np.int32), colours)
 
 
-def draw_thing(textures, rng, standing=True):
-    """Return the `Mesh` of a random thing; it stands on z = 0 around the origin, or hangs around it."""
-    kinds = (_cupboard, _table, _chair, _post, _bush, _board) if standing else (_board, _ball, _beam, _bush)
-    parts = [part._replace(colours=tint) for part, tint in _coloured(kinds[rng.integers(len(kinds))](rng), textures, rng)]
-    mesh = join(parts)
-    angle = rng.uniform(0, 2 * np.pi)
-    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]], np.float32)
-    vertices = mesh.vertices @ turn.T
-    if not standing:
-        vertices -= vertices.mean(0)
-    return mesh._replace(vertices=vertices, normals=mesh.normals @ turn.T)
+class Things:
+    """Collection of things, each of which is drawn in many scenes: turned, of another size, and brighter or darker."""
+
+    def __init__(self, textures, rng):
+        self._standing = [_draw(textures, rng, (_cupboard, _table, _chair, _post, _bush, _board)) for _ in range(_MANY)]
+        self._hanging = [_centred(_draw(textures, rng, (_board, _ball, _beam, _bush))) for _ in range(_MANY // 2)]
+
+    def put(self, place, rng, standing=True):
+        """Return the `Mesh` of a random thing that stands at a place (3,) m, or hangs around it."""
+        things = self._standing if standing else self._hanging
+        mesh = things[rng.integers(len(things))]
+        angle, size, bright = rng.uniform(0, 2 * np.pi), *np.exp(rng.uniform(-_CHANGE, _CHANGE, 2))
+        cos, sin = np.cos(angle), np.sin(angle)
+        turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float32)
+        vertices = mesh.vertices @ (np.float32(size) * turn.T) + np.float32(place)
+        return Mesh(vertices, mesh.normals @ turn.T, mesh.faces, mesh.colours * np.float32(bright))
+
+
+def _draw(textures, rng, kinds):
+    parts = kinds[rng.integers(len(kinds))](rng)
+    return join([part._replace(colours=tint) for part, tint in _coloured(parts, textures, rng)])
+
+
+def _centred(mesh):
+    return mesh._replace(vertices=mesh.vertices - mesh.vertices.mean(0))
 
 
 def _coloured(parts, textures, rng):
@@ -68,41 +84,55 @@ def _material(textures, rng):
 
 
 def box(low, high, squares=1):
-    """Return a box between corners (3,), its faces divided into squares; colours are those of nothing yet."""
+    """Return a box between corners (3,), its faces divided into squares; its colours are 0."""
+    unit = _unit_box(squares)
     low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
+    return unit._replace(vertices=low + unit.vertices * (high - low))
+
+
+@cache
+def _unit_box(squares):
     vertices, normals, faces = [], [], []
-    steps = np.linspace(0, 1, squares + 1, dtype=np.float32)
+    steps = np.linspace(0, 1, squares + 1)
     grid = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
     corner = (np.arange(squares)[:, None] * (squares + 1) + np.arange(squares)).reshape(-1, 1)
     halves = np.concatenate([corner + [0, squares + 1, squares + 2], corner + [0, squares + 2, 1]])
     for axis in range(3):
         for side in (0, 1):
-            places = np.empty((len(grid), 3), np.float32)
-            places[:, axis] = side
+            places = np.full((len(grid), 3), float(side))
             places[:, [(axis + 1) % 3, (axis + 2) % 3]] = grid
             faces.append((halves if side else halves[:, ::-1]) + len(grid) * len(vertices))
-            vertices.append(low + places * (high - low))
-            normals.append(np.tile(np.eye(3, dtype=np.float32)[axis] * (2 * side - 1), (len(grid), 1)))
-    vertices = np.concatenate(vertices)
-    return Mesh(vertices, np.concatenate(normals), np.concatenate(faces).astype(np.int32), np.zeros_like(vertices))
+            vertices.append(places)
+            normals.append(np.tile(np.eye(3)[axis] * (2 * side - 1), (len(grid), 1)))
+    return _mesh(*map(np.concatenate, (vertices, normals, faces)))
 
 
 def ball(centre, radii, square=1.0):
     """Return an ellipsoid; square: 1 for round, towards 0 for a cylinder along z (a superellipsoid)."""
+    yaw, tilt, faces = _round_grid()
+    across, up = np.cos(tilt).clip(0) ** square, np.sign(np.sin(tilt)) * np.abs(np.sin(tilt)) ** square
+    unit = np.stack([np.cos(yaw) * across, np.sin(yaw) * across, up], axis=-1)
+    normals = unit / radii
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    return _mesh(np.asarray(centre) + unit * radii, normals, faces)
+
+
+@cache
+def _round_grid():
+    """Return angles (V,) around and along a ball, and faces (T, 3)."""
     around, along = _ROUND
     yaw, tilt = np.meshgrid(
         np.linspace(0, 2 * np.pi, around, endpoint=False), np.linspace(-np.pi / 2, np.pi / 2, along), indexing="ij"
     )
-    across, up = np.cos(tilt).clip(0) ** square, np.sign(np.sin(tilt)) * np.abs(np.sin(tilt)) ** square
-    unit = np.stack([np.cos(yaw) * across, np.sin(yaw) * across, up], axis=-1).reshape(-1, 3)
-    normals = unit / np.asarray(radii) ** 1.0
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    column, row = np.divmod(np.arange(around * along), along)
-    corner, beside = np.arange(around * along), (column + 1) % around * along + row
+    corner = np.arange(around * along)
+    column, row = np.divmod(corner, along)
+    beside = (column + 1) % around * along + row
     squares = np.stack([corner, beside, beside + 1, corner + 1], axis=1)[row < along - 1]
-    faces = np.concatenate([squares[:, [0, 1, 2]], squares[:, [0, 2, 3]]])
-    vertices = (np.asarray(centre) + unit * radii).astype(np.float32)
-    return Mesh(vertices, normals.astype(np.float32), faces.astype(np.int32), np.zeros_like(vertices))
+    return yaw.ravel(), tilt.ravel(), np.concatenate([squares[:, [0, 1, 2]], squares[:, [0, 2, 3]]])
+
+
+def _mesh(vertices, normals, faces):
+    return Mesh(*np.float32([vertices, normals]), faces.astype(np.int32), np.zeros(vertices.shape, np.float32))
 
 
 def _cupboard(rng):

@@ -14,7 +14,7 @@ from lib.data.synthetic.body import COEFFICIENTS, Body
 from lib.data.synthetic.cameras import draw_cameras
 from lib.data.synthetic.render import render
 from lib.data.synthetic.scene import Camera, background, occluders
-from lib.data.synthetic.visibility import OTHERS, Visibility
+from lib.data.synthetic.visibility import THING, Visibility
 
 FPS = 30.0
 
@@ -22,7 +22,7 @@ _SIDE = 640  # px, of an image's longer side
 _IN_IMAGE = 10  # joints that are in the image in every frame
 _SMALLEST = 8.0  # px, root mean square distance of joints from their centre
 _TRIES = 50
-_VISIBILITY = Visibility(JOINTS, on_skin=False)
+_VISIBILITY = Visibility(JOINTS, as_measured=True)
 
 
 class Sequence(NamedTuple):
@@ -80,7 +80,7 @@ class Stage:
             if before is not None:
                 covered = before[..., 3] > 0
                 image = np.where(covered[..., None], before[..., :3], image)
-                drawn.segments[covered], drawn.depth[covered] = OTHERS, 0
+                drawn.segments[covered], drawn.depth[covered] = THING, 0
             images.append(camera(image))
             visible.append(_VISIBILITY(drawn.segments, drawn.depth, places, points))
         return Sequence(images, joints, keypoints, np.array(visible), focal)

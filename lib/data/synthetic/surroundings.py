@@ -9,8 +9,7 @@ from lib.data.synthetic.render import FARTHEST
 from lib.data.synthetic.textures import SIDE, colour
 
 _PROFILE = 512  # points of a wall's uneven top, which repeats
-_GRAZING = 1e-4  # cosine; planes seen at a smaller one are not drawn
-_UNLIMITED = 1e3  # m
+_GRAZING = 1e-4  # cosine at least, times a ray's length
 
 
 class Plane(NamedTuple):
@@ -19,7 +18,7 @@ class Plane(NamedTuple):
     normal, across, up: (3,) unit vectors, world; the normal points away from the person.
     distance: m along the normal, from the world's origin.
     texture: its number; scale: m, side of its square; shift: (2,) of it, in squares.
-    top: (_PROFILE,) m, height up to which a wall reaches along its length; every 8 scales it repeats.
+    top: (_PROFILE,) m, height up to which a wall reaches along its length, every 8 scales again; None: any height.
     tint: (3,) factor of its colours; contrast: factor of the difference from 0.5.
     """
 
@@ -41,6 +40,7 @@ class Surroundings(NamedTuple):
     planes: list of `Plane`s; haze: (3,) colour of what is far away; sight: m, distance at which 63 % of a colour is haze.
     lamp: (3,) m, place of a lamp or the middle of a bright spot; reach: m, distance at which its light has halved.
     room: m, radius around the person within which things may stand.
+    ground: m, its height.
     """
 
     planes: list
@@ -49,6 +49,7 @@ class Surroundings(NamedTuple):
     lamp: np.ndarray
     reach: float
     room: float
+    ground: float
 
 
 def draw_surroundings(textures, place, ground, rng):
@@ -77,10 +78,10 @@ class _Builder:
         distance = facing * (self.ground + height)
         return self._plane(np.array([0, 0, facing]), across, up, distance, kinds, scale, None)
 
-    def wall(self, angle, away, kinds, scale, height=_UNLIMITED, uneven=0.0):
+    def wall(self, angle, away, kinds, scale, height=None, uneven=0.0):
         """Return a wall `away` m from the person; uneven: m, std of its height along it."""
         normal, across = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0]])
-        top = np.full(_PROFILE, self.ground + height)
+        top = None if height is None else np.full(_PROFILE, self.ground + height)
         if uneven:
             steps = np.fft.rfftfreq(_PROFILE)
             steps[0] = np.inf
@@ -119,6 +120,7 @@ def _room(make, rng):
         np.r_[make.place + rng.uniform(-3, 3, 2), make.ground + high - 0.3],
         rng.uniform(2, 8),
         away.min(),
+        make.ground,
     )
 
 
@@ -151,7 +153,7 @@ def _outdoors(make, planes, sight, rng, room):
     sky = make.level(rng.uniform(30, 80), ["clouds"], (60, 200), 1.0)
     sky = sky._replace(tint=np.full(3, rng.uniform(0.8, 1.3), np.float32))
     lamp = np.r_[make.place + rng.uniform(-6, 6, 2), make.ground]
-    return Surroundings([*planes, sky], colour(rng, (0.0, 0.25), (0.6, 0.95), (0.5, 0.7)), sight, lamp, 30.0, room)
+    return Surroundings([*planes, sky], colour(rng, (0.0, 0.25), (0.6, 0.95), (0.5, 0.7)), sight, lamp, 30.0, room, make.ground)
 
 
 def _studio(make, rng):
@@ -165,7 +167,7 @@ def _studio(make, rng):
     if rng.random() < 0.6:
         floor = floor._replace(tint=tint * rng.uniform(0.7, 1.1), texture=walls[0].texture)
     lamp = np.r_[make.place + rng.uniform(-2, 2, 2), make.ground + rng.uniform(0, 3)]
-    return Surroundings([floor, *planes], colour(rng), 1e3, lamp, rng.uniform(2, 6), 1.5)
+    return Surroundings([floor, *planes], colour(rng), 1e3, lamp, rng.uniform(2, 6), 1.5, make.ground)
 
 
 _PLACES = {"room": _room, "street": _street, "landscape": _landscape, "studio": _studio}
@@ -183,35 +185,42 @@ def see(surroundings, textures, origin, rays, focal):
     Returns:
         image (H, W, 3) float32, 0 to 1; depth (H, W) float32, m along the camera's axis, at most `FARTHEST`.
     """
-    shape, rays = rays.shape[:2], rays.reshape(-1, 3)
+    shape, origin = rays.shape[:2], np.float32(origin)
+    rays = np.ascontiguousarray(rays.reshape(-1, 3).T)
     depth, seen = _nearest(surroundings.planes, origin, rays)
-    image = np.tile(np.float32(surroundings.haze), (len(rays), 1))
+    image = np.empty((rays.shape[1], 3), np.float32)
+    image[seen < 0] = surroundings.haze
     for number in np.flatnonzero(np.bincount(seen + 1)[1:]):
         pixels = np.flatnonzero(seen == number)
-        of_plane = surroundings.planes[number], textures, np.float32(origin), rays[pixels], depth[pixels], focal
-        lit = _texture(*of_plane) * _light(surroundings, origin, rays[pixels], depth[pixels])[:, None]
-        clear = np.exp(depth[pixels] / np.float32(-surroundings.sight))[:, None]
-        image[pixels] += clear * (lit - image[pixels])
-    return np.clip(image, 0, 1).reshape(*shape, 3), depth.reshape(shape)
+        away = depth[pixels]
+        own = np.stack([np.take(axis, pixels) for axis in rays])
+        colours = _texture(surroundings.planes[number], textures, origin, own, away, focal)
+        clear = np.exp(away / np.float32(-surroundings.sight))
+        colours *= (clear * _light(surroundings, origin, own, away))[:, None]
+        if surroundings.sight < 5 * FARTHEST:
+            colours += (1 - clear)[:, None] * surroundings.haze
+        image[pixels] = colours
+    return np.clip(image, 0, 1, out=image).reshape(*shape, 3), depth.reshape(shape)
 
 
 def _texture(plane, textures, origin, rays, depth, focal):
-    """Return colours (n, 3) of a plane where rays (n, 3) meet it at a depth (n,)."""
+    """Return colours (n, 3) of a plane where rays (3, n) meet it at a depth (n,)."""
     u, v = (
-        (depth * (rays @ axis) + origin @ axis) * np.float32(1 / plane.scale) + np.float32(shift)
+        (axis @ rays * depth + axis @ origin) * np.float32(1 / plane.scale) + np.float32(shift)
         for axis, shift in zip((plane.across, plane.up), plane.shift)
     )
-    squares = np.einsum("nk,nk->n", rays, rays)
-    cosine = np.maximum(rays @ plane.normal, 0.02 * np.sqrt(squares))  # of the slant, times the ray's length
-    texels = depth * np.float32(SIDE / focal / plane.scale) * np.sqrt(np.sqrt(squares) / cosine)
-    colours = textures(plane.texture, u, v, texels)
-    return (0.5 + np.float32(plane.contrast) * (colours - 0.5)) * plane.tint
+    length = np.sqrt(np.square(rays).sum(0))
+    cosine = np.maximum(plane.normal @ rays, np.float32(0.02) * length)  # of the slant, times the ray's length
+    texels = depth * np.float32(SIDE / focal / plane.scale) * np.sqrt(length / cosine)
+    return textures(plane.texture, u, v, texels) * (np.float32(plane.contrast) * plane.tint) + (
+        np.float32(0.5 - 0.5 * plane.contrast) * plane.tint
+    )
 
 
 def _light(surroundings, origin, rays, depth):
-    """Return the brightness (n,) of the light where rays (n, 3) end at a depth (n,)."""
-    away = depth[:, None] * rays + np.float32(origin - surroundings.lamp)
-    return 0.55 + 0.6 / (1 + np.einsum("nk,nk->n", away, away) * np.float32(surroundings.reach**-2))
+    """Return the brightness (n,) of the light where rays (3, n) end at a depth (n,)."""
+    away = depth * rays + np.float32(origin - surroundings.lamp)[:, None]
+    return np.float32(0.55) + np.float32(0.6) / (1 + np.square(away).sum(0) * np.float32(surroundings.reach**-2))
 
 
 def soften(image, rng):
@@ -222,23 +231,20 @@ def soften(image, rng):
 
 
 def _nearest(planes, origin, rays):
-    """Return the depth (n,) of the plane that each ray (n, 3) meets first, and that plane's number, -1 for none."""
-    depth = np.full(len(rays), FARTHEST, np.float32)
-    seen = np.full(len(rays), -1)
+    """Return the depth (n,) of the plane that each ray (3, n) meets first, and that plane's number, -1 for none."""
+    depth = np.full(rays.shape[1], FARTHEST, np.float32)
+    seen = np.full(rays.shape[1], -1, np.int8)
     for number, plane in enumerate(planes):
-        gap = plane.distance - float(plane.normal @ origin)
+        gap = np.float32(plane.distance) - plane.normal @ origin
         if gap <= 0:  # the camera is behind it
             continue
-        facing = rays @ plane.normal
-        with np.errstate(divide="ignore"):
-            reached = np.float32(gap) / facing
-        hit = (facing > _GRAZING) & (reached < depth)
+        reached = gap / np.maximum(plane.normal @ rays, np.float32(_GRAZING))
+        hit = np.flatnonzero(reached < depth)
         if plane.top is not None:
-            hit = np.flatnonzero(hit)
-            along = origin[:2] @ plane.across[:2] + reached[hit] * (rays[hit] @ plane.across)
-            step = (along / (8 * plane.scale) * _PROFILE).astype(int) % _PROFILE
-            hit = hit[origin[2] + reached[hit] * rays[hit, 2] < plane.top[step]]
+            away, own = reached[hit], [np.take(axis, hit) for axis in rays]
+            along = (own[0] * plane.across[0] + own[1] * plane.across[1]) * away + origin @ plane.across
+            step = (along * np.float32(_PROFILE / 8 / plane.scale)).astype(np.int32) & (_PROFILE - 1)
+            hit = hit[origin[2] + away * own[2] < plane.top[step]]
         depth[hit] = reached[hit]
         seen[hit] = number
     return depth, seen
-

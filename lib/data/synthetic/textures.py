@@ -37,9 +37,10 @@ class Textures:
         texels: (n,), how many of them a pixel covers, along one side.
         """
         level = np.clip(np.log2(np.maximum(texels, 1)), 0, _LEVELS - 1).astype(np.int32)
-        column, row = ((np.floor(place * SIDE).astype(np.int32) & (SIDE - 1)) >> level for place in (u, v))
-        first = number * self._start[-1] + self._start[level]
-        return self._texels[first + row * (SIDE >> level) + column] * np.float32(1 / 255)
+        column, row = ((np.floor(place * np.float32(SIDE)).astype(np.int32) & (SIDE - 1)) >> level for place in (u, v))
+        first = (self._start[:-1] + number * self._start[-1]).astype(np.int32)
+        texels = np.take(self._texels, first[level] + row * (SIDE >> level) + column, axis=0)
+        return texels * np.float32(1 / 255)
 
 
 def _pyramid(texture):

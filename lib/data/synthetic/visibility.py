@@ -6,10 +6,11 @@ from lib.data.synthetic.body import SEGMENTS
 from lib.data.synthetic.render import NOTHING
 
 SEEN, HIDDEN, OUTSIDE = range(3)
-OTHERS = 254  # in a segmentation: another person or a thing
+SOMEONE, THING = 253, 254  # in a segmentation: another person, a thing
 
-_INSIDE = 0.18  # m, largest depth of a visible joint below the skin
-_ON_SKIN = {"nose": 0.05, "left eye": 0.05, "right eye": 0.05, "left ear": 0.07, "right ear": 0.07}  # m, likewise
+_INSIDE = 0.18  # m, largest depth of a visible joint below what is drawn
+_FACE = {"nose": 0.05, "left eye": 0.05, "right eye": 0.05, "left ear": 0.07, "right ear": 0.07}  # m, likewise
+_BELOW = _FACE | dict.fromkeys(("pelvis", "spine", "thorax", "left hip", "right hip"), 0.25)
 
 
 def _around():
@@ -19,7 +20,7 @@ def _around():
         "spine": ("waist", "chest", "pelvis"),
         "thorax": ("chest", "neck"),
         "head top": ("head", "neck"),
-        **dict.fromkeys(_ON_SKIN, ("head",)),
+        **dict.fromkeys(_FACE, ("head",)),
     }
     for side in ("left", "right"):
         arm, forearm, hand, thigh, shin, foot = (
@@ -35,21 +36,23 @@ def _around():
 class Visibility:
     """Decision for joints of these names.
 
-    on_skin: whether eyes, ears and nose are hidden by the head itself.
+    as_measured: as configs/noise was measured: all joints lie equally deep, the waist does not show hips and pelvis.
     """
 
-    def __init__(self, names, on_skin=True):
-        around = _around()
+    def __init__(self, names, as_measured=False):
+        around, below = _around(), {} if as_measured else _BELOW
+        if not as_measured:
+            around |= {name: (*around[name], "waist") for name in ("pelvis", "left hip", "right hip")}
         self._own = np.zeros((len(names), NOTHING + 1), bool)
         for joint, name in enumerate(names):
             self._own[joint, [SEGMENTS.index(part) for part in around[name]]] = True
-        self._below = np.array([_ON_SKIN.get(name, _INSIDE) if on_skin else _INSIDE for name in names], np.float32)
+        self._below = np.array([below.get(name, _INSIDE) for name in names], np.float32)
 
     def __call__(self, segments, depth, joints, keypoints):
         """Return (J,) of SEEN, HIDDEN and OUTSIDE of the image.
 
         Args:
-            segments: (H, W) uint8: the number of a segment, OTHERS or NOTHING.
+            segments: (H, W) uint8: the number of a segment, SOMEONE, THING or NOTHING.
             depth: (H, W) m, of what is drawn.
             joints: (J, 3) m, camera axes; keypoints: (J, 2) px.
         """
@@ -58,6 +61,6 @@ class Visibility:
         outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
         x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
         there, surface, joint = segments[y, x], depth[y, x], joints[:, 2]
-        beside = (there >= OTHERS) & (surface > joint)  # just past the body's outline
+        beside = (there >= SOMEONE) & (surface > joint)  # just past the body's outline
         at_surface = self._own[np.arange(len(joints)), there] & (surface > joint - self._below)
         return np.where(outside, OUTSIDE, np.where(beside | at_surface, SEEN, HIDDEN))
