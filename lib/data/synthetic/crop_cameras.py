@@ -111,4 +111,3 @@ def _motion(rng, seconds):
     held = share < _STILL + _HAND_HELD
     turn = rng.standard_normal(3) * (_SHAKE if held else [0.4 * _PAN, _PAN, _SHAKE]) * seconds
     return cv2.Rodrigues(turn)[0], rng.standard_normal(3) * _WALK[not held] * seconds
-

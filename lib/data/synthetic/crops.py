@@ -31,7 +31,10 @@ _VISIBLE, _PIXELS = 5, 0.02  # COCO's keypoints and the share of the image that 
 _COMPANY = 0.3  # share of crops with a second person
 _APART = (0.35, 1.4)  # m, from one to the other
 _NEAREST = 0.3  # m, from the camera to a thing or a second person
-_BEFORE, _AROUND = 0.35, (0, 4)  # share of crops with a thing before the person; number of things around, from and below
+_BEFORE, _AROUND = (
+    0.25,
+    (0, 4),
+)  # share of crops with a thing before the person; number of things around, from and below
 _LINE = (0.4, 0.85)  # where on the line from the camera to a joint such a thing is
 _STANDING = 0.6  # share of those that stand on the ground
 _JUMP = 0.1  # share of people who are above the ground

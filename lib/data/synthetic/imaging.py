@@ -16,7 +16,8 @@ _SHADOW, _SHADOWS = (0.25, 0.6), 0.7  # how much darker a shadow is; share of im
 _EXPOSURE = 0.5  # of the time from frame to frame, at most
 _MOVING, _TIMES = 0.2, 3  # share of images with motion blur; images that make one up
 _SMEAR = 5.0  # px, longest path of a point in such an image
-_GAIN, _TINT, _GAMMA = 0.3, 0.08, 0.2  # std of a camera's errors, as powers of e
+_MEAN, _ADAPTED = (0.3, 0.6), 0.7  # brightness that a camera aims at; how far it gets there, as a power
+_GAIN, _TINT, _GAMMA = 0.15, 0.06, 0.15  # std of its errors, as powers of e
 _SMALL, _SMALLEST = 0.25, 3.0  # share of crops that were enlarged; how many times at most
 
 
@@ -31,9 +32,7 @@ class Light(NamedTuple):
     def draw(cls, rng):
         yaw, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(*_ELEVATION)
         towards = [np.cos(elevation) * np.cos(yaw), np.cos(elevation) * np.sin(yaw), np.sin(elevation)]
-        ambient, directed = (
-            colour(rng, (0.0, 0.15), (1.0, 1.0)) * rng.uniform(*limits) for limits in (_AMBIENT, _SUN)
-        )
+        ambient, directed = (colour(rng, (0.0, 0.15), (1.0, 1.0)) * rng.uniform(*limits) for limits in (_AMBIENT, _SUN))
         return cls(np.float32(towards), np.float32(ambient), np.float32(directed))
 
     def __call__(self, normals):
@@ -105,7 +104,8 @@ def _at_time(camera, meshes, behind, far, time):
 
 def _record(image, rng):
     """Return the image (H, W, 3) uint8 that a camera records of one, (H, W, 3) float32."""
-    gain = np.exp(_GAIN * rng.standard_normal() + _TINT * rng.standard_normal(3))
+    adapted = (rng.uniform(*_MEAN) / max(float(image.mean()), 1e-2)) ** _ADAPTED
+    gain = adapted * np.exp(_GAIN * rng.standard_normal() + _TINT * rng.standard_normal(3))
     image = np.clip(image * np.float32(gain), 0, 1) ** np.float32(np.exp(_GAMMA * rng.standard_normal()))
     if rng.random() < _SMALL:
         height, width = image.shape[:2]

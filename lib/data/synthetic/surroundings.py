@@ -98,7 +98,7 @@ class _Builder:
             rng.uniform(*scale),
             rng.random(2),
             top,
-            colour(rng, (0.0, 0.15), (0.75, 1.15)),
+            colour(rng, (0.0, 0.08), (0.75, 1.15)),
             rng.uniform(0.6, 1.1),
         )
 
@@ -153,7 +153,9 @@ def _outdoors(make, planes, sight, rng, room):
     sky = make.level(rng.uniform(30, 80), ["clouds"], (60, 200), 1.0)
     sky = sky._replace(tint=np.full(3, rng.uniform(0.8, 1.3), np.float32))
     lamp = np.r_[make.place + rng.uniform(-6, 6, 2), make.ground]
-    return Surroundings([*planes, sky], colour(rng, (0.0, 0.25), (0.6, 0.95), (0.5, 0.7)), sight, lamp, 30.0, room, make.ground)
+    return Surroundings(
+        [*planes, sky], colour(rng, (0.0, 0.25), (0.6, 0.95), (0.5, 0.7)), sight, lamp, 30.0, room, make.ground
+    )
 
 
 def _studio(make, rng):

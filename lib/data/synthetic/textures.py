@@ -56,6 +56,12 @@ def colour(rng, saturation=(0.05, 0.5), value=(0.25, 0.9), hue=(0.0, 1.0)):
     return np.array(colorsys.hsv_to_rgb(*(rng.uniform(*limits) for limits in (hue, saturation, value))), np.float32)
 
 
+def muted(rng, value=(0.25, 0.9)):
+    """Return a random colour (3,) as of buildings: most are almost grey, and rather warm than cold."""
+    hue = (0.04, 0.16) if rng.random() < 0.65 else (0.0, 1.0)
+    return colour(rng, (0.0, rng.choice([0.1, 0.25, 0.5])), value, hue)
+
+
 def _spectral(rng, power, channels=1, stretch=1.0):
     """Return noise (SIDE, SIDE, channels) of mean 0 and std 1 whose amplitude falls as frequency ** -power.
 
@@ -70,12 +76,12 @@ def _spectral(rng, power, channels=1, stretch=1.0):
 
 
 def _plaster(rng):
-    return colour(rng, (0.0, 0.35), (0.5, 0.95)) * (1 + rng.uniform(0.02, 0.1) * _spectral(rng, rng.uniform(0.8, 1.8)))
+    return muted(rng, (0.5, 0.95)) * (1 + rng.uniform(0.02, 0.1) * _spectral(rng, rng.uniform(0.8, 1.8)))
 
 
 def _carpet(rng):
     fine, coarse = _spectral(rng, 0.3), _spectral(rng, 1.5)
-    return colour(rng, (0.1, 0.6), (0.2, 0.7)) * (1 + 0.12 * fine + 0.1 * coarse)
+    return muted(rng, (0.2, 0.7)) * (1 + 0.12 * fine + 0.1 * coarse)
 
 
 def _asphalt(rng):
@@ -112,7 +118,7 @@ def _cells(rng, rows, columns, shift, joint, variation):
 def _tiles(rng):
     rows = int(rng.choice([2, 4, 8]))
     shade, edges = _cells(rng, rows, rows, 0.0, rng.uniform(0.02, 0.06), rng.uniform(0.02, 0.12))
-    first, second = colour(rng, (0.0, 0.4), (0.4, 0.95)), colour(rng, (0.0, 0.4), (0.2, 0.9))
+    first, second = muted(rng, (0.4, 0.95)), muted(rng, (0.2, 0.9))
     y, x = np.mgrid[:SIDE, :SIDE] * rows // SIDE
     chequered = ((x + y) % 2 == 0)[..., None] & (rng.random() < 0.35)
     face = np.where(chequered, second, first) * shade * (1 + 0.04 * _spectral(rng, 1.2))
@@ -137,7 +143,7 @@ def _stripes(rng):
     x = np.arange(SIDE) / SIDE
     wave = np.sin(2 * np.pi * int(rng.integers(2, 12)) * x + rng.uniform(0, 6))
     share = (0.5 + 0.5 * wave if rng.random() < 0.4 else (wave > rng.uniform(-0.7, 0.7)) * 1.0)[None, :, None]
-    return (1 - share) * colour(rng, (0.0, 0.5)) + share * colour(rng, (0.0, 0.5)) + 0.02 * _spectral(rng, 1.0)
+    return (1 - share) * muted(rng) + share * muted(rng) + 0.02 * _spectral(rng, 1.0)
 
 
 def _windows(rng):
@@ -146,7 +152,7 @@ def _windows(rng):
     count = int(rng.choice([2, 3, 4]))
     step = SIDE // count
     wide, high = int(step * rng.uniform(0.3, 0.75)), int(step * rng.uniform(0.4, 0.8))
-    frame, dark = colour(rng, (0, 0.3), (0.3, 1.0)), colour(rng, (0.1, 0.4), (0.1, 0.5), (0.5, 0.65))
+    frame, dark = muted(rng, (0.3, 1.0)), colour(rng, (0.1, 0.4), (0.1, 0.5), (0.5, 0.65))
     for row in range(count):
         for column in range(count):
             y, x = row * step + (step - high) // 2, column * step + (step - wide) // 2
