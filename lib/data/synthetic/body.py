@@ -28,6 +28,7 @@ SEGMENTS = (
     "left upper arm", "left forearm", "left hand", "right upper arm", "right forearm", "right hand",
     "left thigh", "left shin", "left foot", "right thigh", "right shin", "right foot",
 )  # fmt: skip
+SOMEONE, THING, NOTHING = 253, 254, 255  # in a segmentation: another person, a thing, the background
 
 _LIMBS = {  # segment, its child: first joint, joint between, last joint; parent; bones at the joints; of both segments
     ("left upper arm", "left forearm"): ((11, 12, 13), "chest", (48, 50, 52), (48, 49), (50, 51)),

@@ -9,7 +9,7 @@ import torch
 from lib.body.layouts import LAYOUTS
 from lib.body.skeleton import JOINTS, limb_vectors, root_relative
 from lib.data.synthetic.appearance import outfit
-from lib.data.synthetic.body import COEFFICIENTS, Body
+from lib.data.synthetic.body import COEFFICIENTS, NOTHING, SOMEONE, THING, Body
 from lib.data.synthetic.cameras import draw_cameras
 from lib.data.synthetic.coarse import cut_apart
 from lib.data.synthetic.crop_cameras import draw_crop
@@ -18,10 +18,10 @@ from lib.data.synthetic.furniture import Mesh, Things, join
 from lib.data.synthetic.imaging import Drawn, Light, cast_shadow, photograph
 from lib.data.synthetic.pose_pairs import FPS
 from lib.data.synthetic.random_views import STANDARD_SIZE
-from lib.data.synthetic.render import FARTHEST, NOTHING, rasterise
+from lib.data.synthetic.render import FARTHEST, rasterise
 from lib.data.synthetic.surroundings import draw_surroundings, see, soften
 from lib.data.synthetic.textures import Textures
-from lib.data.synthetic.visibility import HIDDEN, OUTSIDE, SEEN, SOMEONE, THING, Visibility
+from lib.data.synthetic.visibility import HIDDEN, OUTSIDE, SEEN, Visibility
 
 BLOCK = 16  # crops of one person, which are drawn together
 

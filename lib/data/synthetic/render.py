@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from lib.body.camera import NEAREST
+from lib.data.synthetic.body import NOTHING
 from lib.errors import UserError
 
-NOTHING = 255  # in a segmentation: background
 FARTHEST = 100.0  # m
 
 _OPENCV_AXES = np.array([1, -1, -1], np.float32)  # its camera points along -z, y up

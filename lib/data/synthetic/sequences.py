@@ -10,11 +10,11 @@ from lib.body.camera import project
 from lib.body.skeleton import JOINTS
 from lib.data.motion_files import FPS as MOTION_FPS
 from lib.data.synthetic.appearance import dress
-from lib.data.synthetic.body import COEFFICIENTS, Body
+from lib.data.synthetic.body import COEFFICIENTS, THING, Body
 from lib.data.synthetic.cameras import draw_cameras
 from lib.data.synthetic.render import render
 from lib.data.synthetic.scene import Camera, background, occluders
-from lib.data.synthetic.visibility import THING, Visibility
+from lib.data.synthetic.visibility import Visibility
 
 FPS = 30.0
 

@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from lib.data.synthetic.body import SEGMENTS
-from lib.data.synthetic.render import NOTHING
+from lib.data.synthetic.body import NOTHING, SEGMENTS, SOMEONE
 
 SEEN, HIDDEN, OUTSIDE = range(3)
-SOMEONE, THING = 253, 254  # in a segmentation: another person, a thing
 
 _INSIDE = 0.18  # m, largest depth of a visible joint below what is drawn
 _FACE = {"nose": 0.05, "left eye": 0.05, "right eye": 0.05, "left ear": 0.07, "right ear": 0.07}  # m, likewise
