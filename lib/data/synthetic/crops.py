@@ -19,7 +19,7 @@ from lib.data.synthetic.visibility import HIDDEN, OUTSIDE, SEEN, Visibility
 
 BLOCK = 16  # crops of one person, which are drawn together
 
-_CELL = 0.02  # m, of the body's mesh
+_CELL = 2.5  # m: side of the cells of the body's mesh, times the image's height in px: about a pixel
 _COMPANY = 0.3  # share of crops with a second person
 _TRIES = 6  # of a crop that shows too little of the person
 _VISIBLE, _PIXELS = 5, 0.02  # COCO's keypoints and the share of the image that a crop shows of the person, at least
@@ -54,7 +54,7 @@ class Crops:
 
     def __init__(self, pairs, size, seed):
         self.pairs, self.size, self.seed = pairs, tuple(size), tuple(seed)
-        self.body = Body(cell=_CELL)
+        self.body = Body(cell=_CELL / self.size[1])
         self.measure = Measurer(self.body)
         self._make = SceneMaker(np.random.default_rng((*self.seed, 0)))
         self._layouts = {"coco": Visibility(_COCO), "h36m": Visibility(JOINTS)}
@@ -80,6 +80,10 @@ class Crops:
         for crop, person in enumerate(people):
             scene, measured = self._scene(person, others.get(crop), rotations[crop], offsets[crop], rng)
             yield scene, measured, {"person": block, "clip": clips[crop]}, rng
+
+    def see(self, scene):
+        """Return the surroundings of a `Scene` alone, an image (H, W, 3), and their depth (H, W) m."""
+        return self._make.see(scene)
 
     def _dressed(self, pairs, rng):
         """Return n `Person`s, who are one person in the poses of pairs (n, 2, 17, 3)."""
@@ -119,7 +123,7 @@ class Crops:
     def _labelled(self, scene, measured, rng):
         """Return {key: array} of a crop, all but its source."""
         camera = scene.camera
-        behind, far = self._make.see(scene)
+        behind, far = self.see(scene)
         depth, flow = measured.complete(camera, far)
         joints = camera.see(scene.people[0].joints)
         size = float(np.linalg.norm(limb_vectors(joints), axis=-1).sum())

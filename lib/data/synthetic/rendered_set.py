@@ -29,8 +29,8 @@ from lib.files import PROJECT, require_file
 
 SPLITS = ("train", "test")
 
-_MOTION = tuple(PROJECT / "data" / name for name in ("cmu17_large.npz", "accad17.npz"))
-_HELD_BACK = ("49", "55", "135", "accad_male1")  # subjects of test crops, as of configs/pose3d/PoseMamba_wild.yaml
+MOTION = tuple(PROJECT / "data" / name for name in ("cmu17_large.npz", "accad17.npz"))
+HELD_BACK = ("49", "55", "135", "accad_male1")  # subjects of test crops, as of configs/pose3d/PoseMamba_wild.yaml
 _VARIED = {"train": 0.5, "test": 0.0}  # share of poses that are not as recorded
 _AHEAD = 3  # blocks for a process to render before the one that is written
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -86,8 +86,8 @@ def _provenance(crops, size, seed):
         "crops": crops,
         "size": list(size),
         "seed": seed,
-        "held_back": list(_HELD_BACK),
-        "sha256": {path.name: checksum(require_file(path)) for path in (*_MOTION, body.FILE)},
+        "held_back": list(HELD_BACK),
+        "sha256": {path.name: checksum(require_file(path)) for path in (*MOTION, body.FILE)},
         "code_sha256": code.hexdigest(),
         "opencv": cv2.__version__,
     }
@@ -162,9 +162,9 @@ def _start(size, seed):
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    motion = read_motion_files(_MOTION)
+    motion = read_motion_files(MOTION)
     for number, split in enumerate(SPLITS):
-        pairs = PosePairs.of_split(motion, split == "test", _HELD_BACK, _VARIED[split])
+        pairs = PosePairs.of_split(motion, split == "test", HELD_BACK, _VARIED[split])
         _renderers[split] = Crops(pairs, size, (seed, number))
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 SIDE = 256  # texels
+_TINTS = 60  # colours of a texture of many things
 _LEVELS = 8  # of a pyramid: sides of 256 to 2 texels
 
 
@@ -182,28 +183,33 @@ def _shelves(rng):
 def _leaves(rng):
     """Return leaves, or a meadow, or a hedge: many small ellipses of similar colours that hide each other."""
     hue = rng.uniform(0.05, 0.4)
-    shapes = ((colour(rng, (0.2, 0.8), (0.1, 0.65), (hue - 0.04, hue + 0.04)), 1.0) for _ in range(1200))
-    return _dead_leaves(rng, shapes, (5, 20))
+    tints = [colour(rng, (0.2, 0.8), (0.1, 0.65), (hue - 0.04, hue + 0.04)) for _ in range(_TINTS)]
+    return _dead_leaves(rng, tints, np.ones(1200), (5, 20))
 
 
 def _clutter(rng):
     """Return things of any colour and size that hide each other, as a crowd or a market seen from afar."""
     vivid = rng.uniform(0.1, 0.8)
-    shapes = ((colour(rng, (0.0, vivid), (0.05, 0.95)), rng.random()) for _ in range(600))
-    return _dead_leaves(rng, shapes, (6, 90))
+    tints = [colour(rng, (0.0, vivid), (0.05, 0.95)) for _ in range(_TINTS)]
+    return _dead_leaves(rng, tints, rng.random(600), (6, 90))
 
 
-def _dead_leaves(rng, shapes, radii):
-    """Return ellipses and boxes, radii (lowest, highest) in texels with a density that falls with the third power."""
+def _dead_leaves(rng, tints, roundness, radii):
+    """Return ellipses and, where roundness (n,) is below 0.5, boxes that hide each other.
+
+    radii: (lowest, highest) in texels, with a density that falls with the third power.
+    """
     image = np.full((SIDE, SIDE, 3), 0.4, np.float32)
-    low, high = (radius**-2.0 for radius in radii)
-    for tint, round_share in shapes:
-        radius = (low - rng.random() * (low - high)) ** -0.5
-        box = (rng.uniform(0, SIDE, 2).tolist(), (2 * radius * rng.uniform(0.4, 1, 2)).tolist(), rng.uniform(0, 180))
-        if round_share > 0.5:
-            cv2.ellipse(image, box, tint.tolist(), -1)
+    count, (low, high) = len(roundness), (radius**-2.0 for radius in radii)
+    radius = (low - rng.random(count) * (low - high)) ** -0.5
+    centre, sides = rng.uniform(0, SIDE, (count, 2)), 2 * radius[:, None] * rng.uniform(0.4, 1, (count, 2))
+    tint = np.array(tints, float)[rng.integers(len(tints), size=count)]
+    for number, angle in enumerate(rng.uniform(0, 180, count)):
+        box = centre[number].tolist(), sides[number].tolist(), angle
+        if roundness[number] > 0.5:
+            cv2.ellipse(image, box, tint[number].tolist(), -1)
         else:
-            cv2.fillPoly(image, [cv2.boxPoints(box).astype(np.int32)], tint.tolist())
+            cv2.fillPoly(image, [cv2.boxPoints(box).astype(np.int32)], tint[number].tolist())
     return image + 0.03 * _spectral(rng, 1.0)
 
 
