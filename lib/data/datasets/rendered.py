@@ -56,7 +56,7 @@ class RenderedPeople(torch.utils.data.Dataset):
         return self._length
 
     def __getitem__(self, indices):
-        """Return crops by number, a list of B numbers.
+        """Return crops by number: a list of B numbers, or a slice.
 
         Returns:
             {"image": (B, 3, H, W) uint8, RGB; "flow": (B, 2, H, W) float32, px to the next frame, 1/30 s later;
@@ -65,9 +65,8 @@ class RenderedPeople(torch.utils.data.Dataset):
             hidden, 0 outside; "pose": (B, 17, 3) float32, m of a body of standard size, camera axes, the pelvis at 0},
             those of `keys`.
         """
-        indices = np.asarray(indices)
         return {
-            key: torch.from_numpy(np.ascontiguousarray(_MADE.get(key, np.asarray)(array[indices])))
+            key: torch.from_numpy(np.require(_MADE.get(key, np.asarray)(array[indices]), requirements=("C", "W")))
             for key, array in self._arrays.items()
         }
 

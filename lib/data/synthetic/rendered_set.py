@@ -9,7 +9,7 @@ from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from multiprocessing import connection
 from pathlib import Path
@@ -154,7 +154,19 @@ def _quiet_starts():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-_renderers: dict = {}  # of a process: {split: `Crops`}
+class _Process:
+    """State of a process that renders: the motion, and the renderers of the splits that it was asked for."""
+
+    def __init__(self, size, seed):
+        self._size, self._seed, self._motion = size, seed, read_motion_files(MOTION)
+        self.crops = cache(self._crops)
+
+    def _crops(self, split):
+        pairs = PosePairs.of_split(self._motion, split == "test", HELD_BACK, _VARIED[split])
+        return Crops(pairs, self._size, (self._seed, SPLITS.index(split)))
+
+
+_process: list = []  # the state of this process
 
 
 def _start(size, seed):
@@ -162,10 +174,7 @@ def _start(size, seed):
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    motion = read_motion_files(MOTION)
-    for number, split in enumerate(SPLITS):
-        pairs = PosePairs.of_split(motion, split == "test", HELD_BACK, _VARIED[split])
-        _renderers[split] = Crops(pairs, size, (seed, number))
+    _process.append(_Process(size, seed))
 
 
 def _end_with_parent():
@@ -174,4 +183,4 @@ def _end_with_parent():
 
 
 def _draw(split, number):
-    return _renderers[split].draw(number)
+    return _process[0].crops(split).draw(number)
