@@ -167,7 +167,7 @@ def test_flow_is_the_motion_of_the_point_of_a_triangle_that_a_pixel_shows(crops,
         x, y = np.floor(camera.project(now.mean(1))).astype(int).T  # the pixel at the middle of each triangle
         inside = np.flatnonzero((x >= 0) & (y >= 0) & (x < 96) & (y < 128))
         x, y = x[inside], y[inside]
-        corners, rays = now[inside].transpose(0, 2, 1).astype(float), camera.rays[y, x].astype(float)
+        corners, rays = now[inside].transpose(0, 2, 1).astype(float), camera.rays[:, y, x].T.astype(float)
         shares = np.linalg.solve(corners + 1e-9 * np.eye(3), rays[..., None])[..., 0]
         depth = 1 / shares.sum(1)
         shares *= depth[:, None]
@@ -175,8 +175,8 @@ def test_flow_is_the_motion_of_the_point_of_a_triangle_that_a_pixel_shows(crops,
             (shares > 0).all(1) & (np.abs(measured.depth[y, x] - depth) < 1e-4) & (measured.segments[y, x] < SOMEONE)
         )
         places = (shares[..., None] * then[inside]).sum(1)[shown].astype(np.float32)
-        moved = later.project(places) - camera.pixels[y[shown], x[shown]]
-        errors.append(np.linalg.norm(measured.motion[y[shown], x[shown]] - moved, axis=1))
+        moved = later.project(places) - camera.pixels[:, y[shown], x[shown]].T
+        errors.append(np.linalg.norm(measured.motion[:, y[shown], x[shown]].T - moved, axis=1))
         motions.append(np.linalg.norm(moved, axis=1))
     errors, motions = np.concatenate(errors), np.concatenate(motions)
     assert len(errors) > 5000 and np.mean(motions) > 0.5
@@ -191,13 +191,13 @@ def test_flow_leads_to_the_same_surface_in_the_next_frame(crops, scenes):
         depth, flow = measured.complete(camera, crops.see(scene)[1])
         segments, depth_after, _ = crops.measure(after)
         depth_after = np.where(segments == NOTHING, crops.see(after)[1], depth_after)
-        x, y = np.floor(camera.pixels + flow).astype(int).transpose(2, 0, 1)
+        x, y = np.floor(camera.pixels + flow).astype(int)
         inside = (x >= 0) & (y >= 0) & (x < 96) & (y < 128)
         x, y = x.clip(0, 95), y.clip(0, 127)
         person = inside & (measured.segments < SOMEONE)
         same.append((segments[y, x] == measured.segments)[person])
         without.append((segments == measured.segments)[person])
-        expected = camera.later(camera.rays * depth[..., None])[..., 2]
+        expected = camera.later(np.moveaxis(camera.rays * depth, 0, 2))[..., 2]
         error = np.abs(depth_after[y, x] / expected - 1)
         still.append(error[inside & (measured.segments == NOTHING) & (depth < FARTHEST)])
     same, without, still = map(np.concatenate, (same, without, still))
@@ -223,13 +223,13 @@ def test_flow_at_keypoints_is_near_the_motion_of_joints(crops, scenes):
             near &= crops.body.segment == SEGMENTS.index(segment)
             if not near.any():
                 continue
-            place = camera.project(camera.see(person.joints[joint]))
+            place = camera.project(camera.see(person.joints[joint, None]))[0]
             x, y = np.floor(place).astype(int)
             if not (0 <= x < 96 and 0 <= y < 128) or measured.segments[y, x] != SEGMENTS.index(segment):
                 continue
             step = np.mean(person.later[near] - person.now[near], axis=0)
-            moved = camera.project(camera.later(camera.see(person.joints[joint] + step))) - place
-            errors.append(np.linalg.norm(flow[y, x] - moved))
+            moved = camera.project(camera.later(camera.see(person.joints[joint, None] + step)))[0] - place
+            errors.append(np.linalg.norm(flow[:, y, x] - moved))
             motions.append(np.linalg.norm(moved))
     assert len(errors) > 10 and np.median(motions) > 0.3
     assert np.median(errors) < 0.15 * np.median(motions)
@@ -242,8 +242,8 @@ def test_a_camera_that_turns_and_moves_is_seen_in_the_flow_of_still_things(crops
         depth = np.full((128, 96), 5.0, np.float32)
         flow = camera.motion_of_still(depth)
         expected = camera.focal * (0.1 / 5 if step[0] else np.tan(0.02))
-        np.testing.assert_allclose(flow[64, 48, 0], expected, rtol=0.02)
-        assert np.abs(flow[64, 48, 1]) < 0.02
+        np.testing.assert_allclose(flow[0, 64, 48], expected, rtol=0.02)
+        assert np.abs(flow[1, 64, 48]) < 0.02
 
 
 def test_a_block_follows_from_its_number_and_from_nothing_drawn_before(crops, block):

@@ -1,12 +1,12 @@
 """Cameras of crops: a camera that looks at the middle of a person's box, which fills its image, and that moves."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import cv2
 import numpy as np
 
-from lib.body.camera import look_at_rotation, project
+from lib.body.camera import NEAREST, look_at_rotation, project
 
 _PADDING = 1.25  # of a person's box, as of top-down estimators
 _ZOOM, _SHIFT = 0.3, 0.12  # jitter of a box: of its size, as a power of e; of its centre, in sizes
@@ -52,25 +52,41 @@ class CropCamera:
         return points @ np.float32(rotation.T) + np.float32(offset)
 
     def project(self, points):
-        """Return the image positions (..., 2) px of points (..., 3) in the camera's axes."""
-        return project(points, np.float32(self.focal), np.float32(self.size) / 2)
+        """Return the image positions (n, 2) px of points (n, 3) in the camera's axes."""
+        return np.stack(self._image(*points.T), axis=1)
 
-    @cached_property
+    @property
     def pixels(self):
-        """The image positions (H, W, 2) px of the centres of pixels: (0.5, 0.5) is that of the first."""
-        width, height = self.size
-        return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32) + np.float32(0.5)
+        """The image positions (2, H, W) px of the centres of pixels: (0.5, 0.5) is that of the first."""
+        return _pixels(self.size)
 
     @cached_property
     def rays(self):
-        """The rays (H, W, 3) float32 through the centres of pixels, in the camera's axes, of length 1 along z."""
-        rays = np.ones((*self.pixels.shape[:2], 3), np.float32)
-        rays[..., :2] = (self.pixels - np.float32(self.size) / 2) / np.float32(self.focal)
-        return rays
+        """The rays (3, H, W) float32 through the centres of pixels, in the camera's axes, of length 1 along z."""
+        x, y = (self.pixels - _half(self.size)) * np.float32(1 / self.focal)
+        return np.stack([x, y, np.ones_like(x)])
 
     def motion_of_still(self, depth):
-        """Return the motion (H, W, 2) px until the next frame of what stands still at a depth (H, W) m."""
-        return self.project(self.later(self.rays * depth[..., None])) - self.pixels
+        """Return the motion (2, H, W) px until the next frame of what stands still at a depth (H, W) m."""
+        rotation, offset = map(np.float32, self.motion)
+        turned = (rotation @ self.rays.reshape(3, -1)).reshape(self.rays.shape)
+        places = (ray * depth + step for ray, step in zip(turned, offset))
+        return np.stack(self._image(*places)) - self.pixels
+
+    def _image(self, x, y, z):
+        """Return x and y in px of points, coordinate by coordinate, which is fast: rows of 2 or 3 numbers are not."""
+        scale = np.float32(self.focal) / np.maximum(z, np.float32(NEAREST))
+        right, below = _half(self.size).ravel()
+        return x * scale + right, y * scale + below
+
+
+@cache
+def _pixels(size):
+    return np.stack(np.meshgrid(*(np.arange(side, dtype=np.float32) + np.float32(0.5) for side in size)))
+
+
+def _half(size):
+    return np.float32(size).reshape(2, 1, 1) / 2
 
 
 def draw_crop(joints, rotation, offset, size, rng, seconds):

@@ -19,7 +19,7 @@ from lib.data.synthetic.visibility import HIDDEN, OUTSIDE, SEEN, Visibility
 
 BLOCK = 16  # crops of one person, which are drawn together
 
-_CELL = 2.5  # m: side of the cells of the body's mesh, times the image's height in px: about a pixel
+_CELL = 3.2  # m: side of the cells of the body's mesh, times the image's height in px: some pixel
 _COMPANY = 0.3  # share of crops with a second person
 _TRIES = 6  # of a crop that shows too little of the person
 _VISIBLE, _PIXELS = 5, 0.02  # COCO's keypoints and the share of the image that a crop shows of the person, at least
@@ -127,11 +127,11 @@ class Crops:
         depth, flow = measured.complete(camera, far)
         joints = camera.see(scene.people[0].joints)
         size = float(np.linalg.norm(limb_vectors(joints), axis=-1).sum())
-        image = photograph(scene, self.body.faces, behind, far, float(np.hypot(*flow.T).max()), rng)
+        image = photograph(scene, self.body.faces, behind, far, float(np.hypot(*flow).max()), rng)
         return {
             "image": image.transpose(2, 0, 1),
             "depth": depth[None],
-            "flow": flow.transpose(2, 0, 1),
+            "flow": flow,
             "segments": measured.segments,
             **{key: self._keypoints(scene, measured, key) for key in self._layouts},
             "pose": root_relative(joints) * np.float32(STANDARD_SIZE / size),

@@ -50,8 +50,8 @@ def _at_time(camera, meshes, behind, far, time):
     """Return the image (_FINE H, _FINE W, 3) at a time, in frames."""
     size = tuple(_FINE * side for side in camera.size)
     if time:
-        places = camera.pixels - np.float32(time) * camera.motion_of_still(far) - np.float32(0.5)
-        behind = cv2.remap(behind, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        x, y = camera.pixels - np.float32(time) * camera.motion_of_still(far) - np.float32(0.5)
+        behind = cv2.remap(behind, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     image = cv2.resize(behind, size, interpolation=cv2.INTER_LINEAR)
     depth = np.full(image.shape[:2], FARTHEST, np.float32)
     shading, culling = cv2.RASTERIZE_SHADING_SHADED, cv2.RASTERIZE_CULLING_CW
@@ -65,7 +65,7 @@ def _record(image, rng):
     """Return the image (H, W, 3) uint8 that a camera records of one, (H, W, 3) float32."""
     adapted = (rng.uniform(*_MEAN) / max(float(image.mean()), 1e-2)) ** _ADAPTED
     gain = adapted * np.exp(_GAIN * rng.standard_normal() + _TINT * rng.standard_normal(3))
-    image = np.clip(image * np.float32(gain), 0, 1) ** np.float32(np.exp(_GAMMA * rng.standard_normal()))
+    image = cv2.pow(np.clip(image * np.float32(gain), 0, 1), float(np.exp(_GAMMA * rng.standard_normal())))
     if rng.random() < _SMALL:
         height, width = image.shape[:2]
         times = rng.uniform(1, _SMALLEST)

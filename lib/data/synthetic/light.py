@@ -40,7 +40,8 @@ def cast_shadow(image, depth, scene, person, rng):
     if rng.random() >= _SHADOWS:
         return
     camera, towards, ground = scene.camera, scene.light.towards, np.float32(scene.surroundings.ground)
-    places = camera.see(person.now - (person.now[:, 2:] - ground) / towards[2] * towards)
+    vertices = person.now[::2]
+    places = camera.see(vertices - (vertices[:, 2:] - ground) * (towards / towards[2]))
     x, y = np.floor(camera.project(places)).astype(int).T
     width, height = camera.size
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height) & (places[:, 2] > 0)

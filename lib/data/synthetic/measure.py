@@ -15,15 +15,15 @@ class Measured(NamedTuple):
 
     segments: np.ndarray  # (H, W) uint8: a segment of the first person; SOMEONE, THING, NOTHING
     depth: np.ndarray  # (H, W) float32, m; `FARTHEST` of nothing
-    motion: np.ndarray  # (H, W, 2) float32, px to the next frame, of people
+    motion: np.ndarray  # (2, H, W) float32, px to the next frame, of people
 
     def complete(self, camera, far):
-        """Return the depth (H, W) with that of the surroundings, and the flow (H, W, 2) of all that is seen.
+        """Return the depth (H, W) with that of the surroundings, and the flow (2, H, W) of all that is seen.
 
         far: (H, W) m, depth of the surroundings.
         """
         depth = np.where(self.segments == NOTHING, far, self.depth)
-        return depth, np.where((self.segments >= THING)[..., None], camera.motion_of_still(depth), self.motion)
+        return depth, np.where(self.segments >= THING, camera.motion_of_still(depth), self.motion)
 
 
 class Measurer:
@@ -52,7 +52,8 @@ class Measurer:
         if scene.things:
             corners = camera.see(scene.things.vertices)
             _draw(camera, corners, scene.things.faces, np.full_like(corners, THING), values, depth)
-        return Measured(np.rint(values[..., 2]).astype(np.uint8), depth, values[..., :2])
+        x, y, segments = np.ascontiguousarray(values.transpose(2, 0, 1))
+        return Measured(np.rint(segments).astype(np.uint8), depth, np.stack([x, y]))
 
 
 def _draw(camera, corners, faces, content, values, depth):

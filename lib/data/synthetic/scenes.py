@@ -89,7 +89,7 @@ class SceneMaker:
     def see(self, scene):
         """Return the surroundings alone, as the camera sees them: image (H, W, 3), 0 to 1, and depth (H, W) m."""
         camera = scene.camera
-        rays = camera.rays @ np.float32(camera.rotation)
+        rays = np.tensordot(np.float32(camera.rotation.T), camera.rays, 1)
         return see(scene.surroundings, self.textures, camera.place, rays, camera.focal)
 
 

@@ -61,7 +61,7 @@ def draw_surroundings(textures, place, ground, rng):
         ground: m, its height.
         rng: NumPy generator.
     """
-    kind = rng.choice(list(_SHARES), p=list(_SHARES.values()))
+    kind = list(_SHARES)[np.searchsorted(np.cumsum(list(_SHARES.values())), rng.random())]
     return _PLACES[kind](_Builder(textures, np.asarray(place), ground, rng), rng)
 
 
@@ -181,14 +181,14 @@ def see(surroundings, textures, origin, rays, focal):
 
     Args:
         origin: (3,) m, world: the camera's place.
-        rays: (H, W, 3) float32, world; of length 1 along the camera's axis.
+        rays: (3, H, W) float32, world; of length 1 along the camera's axis.
         focal: px.
 
     Returns:
         image (H, W, 3) float32, 0 to 1; depth (H, W) float32, m along the camera's axis, at most `FARTHEST`.
     """
-    shape, origin = rays.shape[:2], np.float32(origin)
-    rays = np.ascontiguousarray(rays.reshape(-1, 3).T)
+    shape, origin = rays.shape[1:], np.float32(origin)
+    rays = rays.reshape(3, -1)
     depth, seen = _nearest(surroundings.planes, origin, rays)
     image = np.empty((rays.shape[1], 3), np.float32)
     image[seen < 0] = surroundings.haze

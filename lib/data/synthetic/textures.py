@@ -30,7 +30,8 @@ class Textures:
 
     def choose(self, kinds, rng):
         """Return the number of a random texture of one of some kinds."""
-        return int(rng.choice(self.of_kind[kinds[rng.integers(len(kinds))]]))
+        numbers = self.of_kind[kinds[rng.integers(len(kinds))]]
+        return numbers[rng.integers(len(numbers))]
 
     def __call__(self, number, u, v, texels):
         """Return colours (n, 3) float32, 0 to 1, of texture `number` at places u, v (n,), which repeat after 1.
