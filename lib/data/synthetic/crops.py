@@ -19,7 +19,7 @@ from lib.data.synthetic.visibility import HIDDEN, OUTSIDE, SEEN, Visibility
 
 BLOCK = 16  # crops of one person, which are drawn together
 
-_CELL = 3.2  # m: side of the cells of the body's mesh, times the image's height in px: some pixel
+_CELL = 4.0  # m: side of the cells of the body's mesh, times the image's height in px: some pixel
 _COMPANY = 0.3  # share of crops with a second person
 _TRIES = 6  # of a crop that shows too little of the person
 _VISIBLE, _PIXELS = 5, 0.02  # COCO's keypoints and the share of the image that a crop shows of the person, at least

@@ -74,7 +74,7 @@ class SceneMaker:
             where = np.r_[place + _step(_APART, rng), ground]
             move = np.float32(where - np.r_[other.now[:, :2].mean(0), other.now[:, 2].min()])
             other = other._replace(now=other.now + move, later=other.later + move)
-            if min(_nearest(camera, vertices) for vertices in (other.now, other.later)) > _NEAREST:
+            if _in_view(camera, other.now) and camera.see(other.later)[:, 2].min() > _NEAREST:
                 people.append(other)
         away = _AWAY[0], max(surroundings.room, _AWAY[1])
         things = [self.things.put([*place + _step(away, rng), ground], rng) for _ in range(rng.integers(*_AROUND))]
@@ -83,7 +83,7 @@ class SceneMaker:
             where = camera.place + rng.uniform(*_LINE) * (joint - camera.place)
             standing = rng.random() < _STANDING
             things.append(self.things.put([*where[:2], ground] if standing else where, rng, standing))
-        things = [thing for thing in things if _nearest(camera, thing.vertices) > _NEAREST]
+        things = [thing for thing in things if _in_view(camera, thing.vertices)]
         return Scene(camera, people, join(things) if things else None, surroundings, Light.draw(rng))
 
     def see(self, scene):
@@ -99,5 +99,10 @@ def _step(away, rng):
     return rng.uniform(*away) * np.array([np.cos(angle), np.sin(angle)])
 
 
-def _nearest(camera, vertices):
-    return camera.see(vertices)[:, 2].min()
+def _in_view(camera, vertices):
+    """Return whether the box around vertices (n, 3) in the image is partly inside, and none of them is too near."""
+    seen = camera.see(vertices)
+    if seen[:, 2].min() <= _NEAREST:
+        return False
+    places = camera.project(seen)
+    return bool((places.max(0) > 0).all() and (places.min(0) < camera.size).all())
