@@ -379,6 +379,12 @@ def test_wrong_options_are_one_line(tmp_path, arguments, message):
     assert message in said and said.count("\n") == 1
 
 
+def test_an_older_opencv_is_told(crops, monkeypatch):
+    monkeypatch.delattr(cv2, "triangleRasterize")
+    with pytest.raises(UserError, match="cannot draw meshes: pip install 'opencv-python>=5'"):
+        crops.draw(0)
+
+
 def test_what_is_no_set_is_not_overwritten(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="is there already and is no store"):

@@ -54,10 +54,9 @@ def _at_time(camera, meshes, behind, far, time):
         behind = cv2.remap(behind, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     image = cv2.resize(behind, size, interpolation=cv2.INTER_LINEAR)
     depth = np.full(image.shape[:2], FARTHEST, np.float32)
-    shading, culling = cv2.RASTERIZE_SHADING_SHADED, cv2.RASTERIZE_CULLING_CW
     for now, later, faces, colours in meshes:
         corners = now + np.float32(time) * (later - now) if time else now
-        rasterise(corners, faces, colours, image, depth, camera.field, shading, culling)
+        rasterise(corners, faces, colours, image, depth, camera.field)
     return image
 
 

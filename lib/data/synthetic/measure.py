@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from lib.data.synthetic.body import NOTHING, SOMEONE, THING
@@ -48,14 +47,10 @@ class Measurer:
             content = np.empty((len(self._copied), 3), np.float32)
             content[:, :2] = np.take(moved, self._copied, axis=0)
             content[:, 2] = SOMEONE if number else self._segments
-            _draw(camera, np.take(corners, self._copied, axis=0), self._faces, content, values, depth)
+            corners = np.take(corners, self._copied, axis=0)
+            rasterise(corners, self._faces, content, values, depth, camera.field)
         if scene.things:
             corners = camera.see(scene.things.vertices)
-            _draw(camera, corners, scene.things.faces, np.full_like(corners, THING), values, depth)
+            rasterise(corners, scene.things.faces, np.full_like(corners, THING), values, depth, camera.field)
         x, y, segments = np.ascontiguousarray(values.transpose(2, 0, 1))
         return Measured(np.rint(segments).astype(np.uint8), depth, np.stack([x, y]))
-
-
-def _draw(camera, corners, faces, content, values, depth):
-    shading, culling = cv2.RASTERIZE_SHADING_SHADED, cv2.RASTERIZE_CULLING_CW
-    rasterise(corners, faces, content, values, depth, camera.field, shading, culling)

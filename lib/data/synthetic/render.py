@@ -24,19 +24,16 @@ class Rendered(NamedTuple):
     segments: np.ndarray  # (H, W) uint8, the segment of lib/data/synthetic/body.py; NOTHING where there is no body
 
 
-def rasterise(corners, faces, values, image, depth, field, shading, culling=None):
+def rasterise(corners, faces, values, image, depth, field, flat=False, culled=True):
     """Draw triangles into `image` (H, W, 3) and `depth` (H, W), both float32, where they are nearer than what is there.
 
     Args:
         corners: (V, 3) float32, camera axes, m.
         faces: (T, 3) int32.
-        values: (V, 3), 0 to 1, interpolated with perspective or, for flat shading, of a triangle's first vertex.
+        values: (V, 3), any numbers, interpolated with perspective.
         field: rad, vertical field of view; the principal point is the image's middle.
-        shading: one of OpenCV's `RASTERIZE_SHADING_`.
-        culling: one of OpenCV's `RASTERIZE_CULLING_`; none by default.
-
-    Returns:
-        image, depth.
+        flat: a triangle has the values of its first vertex.
+        culled: triangles whose corners are clockwise in the image are not drawn.
 
     Raises:
         UserError: OpenCV is older than 5.
@@ -44,12 +41,10 @@ def rasterise(corners, faces, values, image, depth, field, shading, culling=None
     if not hasattr(cv2, "triangleRasterize"):
         raise UserError(f"OpenCV {cv2.__version__} cannot draw meshes: pip install 'opencv-python>=5'")
     settings = cv2.TriangleRasterizeSettings()
-    settings.setShadingType(shading)
-    settings.setCullingMode(cv2.RASTERIZE_CULLING_NONE if culling is None else culling)
-    seen = np.ascontiguousarray(corners * _OPENCV_AXES, np.float32)
-    return cv2.triangleRasterize(
-        seen, faces, np.ascontiguousarray(values, np.float32), image, depth, _HERE, field, NEAREST, FARTHEST, settings
-    )
+    settings.setShadingType(cv2.RASTERIZE_SHADING_FLAT if flat else cv2.RASTERIZE_SHADING_SHADED)
+    settings.setCullingMode(cv2.RASTERIZE_CULLING_CW if culled else cv2.RASTERIZE_CULLING_NONE)
+    seen, values = (np.ascontiguousarray(of_vertices, np.float32) for of_vertices in (corners * _OPENCV_AXES, values))
+    cv2.triangleRasterize(seen, faces, values, image, depth, _HERE, field, NEAREST, FARTHEST, settings)
 
 
 def render(vertices, normals, faces, colours, segment, focal, light, background):
@@ -68,12 +63,13 @@ def render(vertices, normals, faces, colours, segment, focal, light, background)
     shade = _AMBIENT + (1 - _AMBIENT) * np.maximum(normals @ light, 0)
     field = 2 * np.arctan(height / (2 * focal))
 
-    def draw(values, shading, image):
+    def draw(values, image, flat):
         depth = np.full((height, width), FARTHEST, np.float32)
-        return rasterise(vertices, faces, values, image, depth, field, shading)
+        rasterise(vertices, faces, values, image, depth, field, flat, culled=False)
+        return image, depth
 
     lit = np.clip(colours * shade[:, None], 0, 1)
-    image, depth = draw(lit, cv2.RASTERIZE_SHADING_SHADED, np.array(background, np.float32))
+    image, depth = draw(lit, np.array(background, np.float32), flat=False)
     labels = np.repeat(segment[:, None] / NOTHING, 3, axis=1)
-    marked, _ = draw(labels, cv2.RASTERIZE_SHADING_FLAT, np.ones((height, width, 3), np.float32))
+    marked, _ = draw(labels, np.ones((height, width, 3), np.float32), flat=True)
     return Rendered(image, depth, np.rint(marked[..., 0] * NOTHING).astype(np.uint8))
