@@ -33,16 +33,17 @@ def look_at_rotation(centre, focal):
     """Return rotations (..., 3, 3) from a camera's axes to those of one turned to look at `centre` without rolling.
 
     Args:
-        centre: tensor (..., 2), image position from the principal point, in the unit of `focal`.
+        centre: (..., 2), image position from the principal point, in the unit of `focal`.
     """
-    x, y = (centre / focal).to(centre.dtype).unbind(-1)
-    level = (1 + x.square()).sqrt()
-    length = (1 + x.square() + y.square()).sqrt()
-    zero = torch.zeros_like(x)
-    right = torch.stack([1 / level, zero, -x / level], dim=-1)
-    down = torch.stack([-x * y / (level * length), level / length, -y / (level * length)], dim=-1)
-    forward = torch.stack([x / length, y / length, 1 / length], dim=-1)
-    return torch.stack([right, down, forward], dim=-2)
+    if isinstance(centre, torch.Tensor):
+        library, (x, y) = torch, (centre / focal).to(centre.dtype).unbind(-1)
+    else:
+        library, (x, y) = np, np.moveaxis(centre / focal, -1, 0)
+    stack, level, length = library.stack, library.sqrt(1 + x * x), library.sqrt(1 + x * x + y * y)
+    right = stack([1 / level, library.zeros_like(x), -x / level], -1)
+    down = stack([-x * y / (level * length), level / length, -y / (level * length)], -1)
+    forward = stack([x / length, y / length, 1 / length], -1)
+    return stack([right, down, forward], -2)
 
 
 def rotate(vectors, axis, angle):

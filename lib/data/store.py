@@ -20,12 +20,14 @@ Clips are cut on the fly: a frame that many of them share is stored once.
 import hashlib
 import json
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
+from lib.data.npz_files import read_npy
 from lib.errors import UserError, describe
 from lib.files import cannot_write, only_one, require_file
 
@@ -34,6 +36,7 @@ FORMAT, VERSION = "pose-store", 1
 INDEX = "index.json"
 BLOCK = 65536  # frames read, converted, written or scored at a time
 _BYTES = 2**22  # hashed at a time
+_AGAIN = "convert the data again"  # what helps when a store is damaged
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,14 @@ class Sequences:
 class StoredArray:
     """Array in a file; indexing reads from the file, and only the result stays mapped."""
 
-    def __init__(self, path, shape, dtype):
-        self.path, self.shape, self.dtype = path, tuple(shape), np.dtype(dtype)
+    def __init__(self, path, shape, dtype, again=_AGAIN):
+        self.path, self.shape, self.dtype, self._again = path, tuple(shape), np.dtype(dtype), again
 
     def __len__(self):
         return self.shape[0]
 
     def __getitem__(self, index):
-        return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False)[index])
+        return np.asarray(read_npy(self.path, memory_map=True, hint=f"; {self._again}")[index])
 
 
 @dataclass(frozen=True)
@@ -105,20 +108,23 @@ class Store:
     provenance: dict
 
 
-def open_store(folder):
+def open_store(folder, again=_AGAIN):
     """Open the `Store` of a folder; no array is read, only the length of its file is checked.
+
+    Args:
+        again: what messages about a damaged store advise.
 
     Raises:
         UserError: the folder is not a store, of a newer version, or a file of it is missing or truncated.
     """
     folder = Path(folder)
-    index = _read_index(folder / INDEX)
+    index = _read_index(folder / INDEX, again)
     try:
-        splits = {name: _split(folder, name, entry) for name, entry in index["parts"].items()}
+        splits = {name: _split(folder, name, entry, again) for name, entry in index["parts"].items()}
         cameras = {name: tuple(size) for name, size in index["cameras"].items()}
         return Store(folder, splits, cameras, index["provenance"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{folder / INDEX}: is damaged ({describe(error)}); convert the data again") from error
+        raise UserError(f"{folder / INDEX}: is damaged ({describe(error)}); {again}") from error
 
 
 def provenance_of(folder):
@@ -185,7 +191,7 @@ def writing(folder, provenance, cameras):
     """
     folder = Path(folder)
     check_target(folder, provenance["made_by"])
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    unfinished = unfinished_of(folder)
     try:
         with only_one(folder):
             try:
@@ -197,6 +203,12 @@ def writing(folder, provenance, cameras):
                 raise
     except OSError as error:
         raise cannot_write(folder, error) from error
+
+
+def unfinished_of(folder):
+    """Return the hidden folder in which a store is written before it takes its place."""
+    folder = Path(folder)
+    return folder.with_name(f".{folder.name}.unfinished")
 
 
 class Writer:
@@ -239,24 +251,41 @@ class Writer:
         entry, frames = self.index["parts"][split], self.index["parts"][split]["rows"]
         if key in entry["arrays"]:
             return
-        path = self.folder / f"{split}.{key}.npy"
-        dtype, shape = np.dtype(dtype).newbyteorder("<"), (frames, *item_shape)
-        written, digest = 0, hashlib.sha256()
-        with open(path, "wb") as handle:
-            both = _Tee(handle, digest)
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(both, header)
+        with _ArrayFile(self.folder, split, key, dtype, (frames, *item_shape)) as file:
             for block in blocks:
-                both.write(np.ascontiguousarray(block, dtype).reshape(-1, *item_shape).data.cast("B"))
-                written += len(block)
-        if written != frames:
-            raise ValueError(f"{split}.{key}: {written} frames were given, expected {frames}")
-        entry["arrays"][key] = {
-            "file": path.name,
-            "dtype": dtype.str,
-            "shape": list(shape),
-            "sha256": digest.hexdigest(),
-        }
+                file.write(block)
+        self._enter(split, [file])
+
+    def arrays(self, split, layout, blocks, length):
+        """Write several arrays of a split side by side; what an interrupted process has written is kept.
+
+        Args:
+            layout: {key: (dtype, item_shape)}.
+            blocks: function from the number of frames that are there already, a multiple of `length` or all, to an
+                iterable of {key: array (n, *item_shape)} of the following ones.
+            length: frames of a block.
+        """
+        entry, frames = self.index["parts"][split], self.index["parts"][split]["rows"]
+        if set(layout) <= set(entry["arrays"]):
+            return
+        self._write_index()
+        with ExitStack() as stack:
+            files = [
+                stack.enter_context(_ArrayFile(self.folder, split, key, dtype, (frames, *item_shape), keep=True))
+                for key, (dtype, item_shape) in layout.items()
+            ]
+            there = min(file.written for file in files)
+            there = there if there == frames else there // length * length
+            for file in files:
+                file.go_on(there)
+            for block in blocks(there):
+                for file in files:
+                    file.write(block[file.key])
+        self._enter(split, files)
+
+    def _enter(self, split, files):
+        for file in files:
+            self.index["parts"][split]["arrays"][file.key] = file.entry()
         self._write_index()
 
     def finish(self, folder):
@@ -275,15 +304,62 @@ class Writer:
         temporary.replace(self.folder / INDEX)
 
 
-class _Tee:
-    """Output to a file and a hash."""
+class _ArrayFile:
+    """File of one array that is written block by block, and its checksum.
 
-    def __init__(self, handle, digest):
-        self.handle, self.digest = handle, digest
+    Args:
+        keep: whether frames that are in the file stay; `go_on` says how many.
+    """
 
-    def write(self, data):
-        self.handle.write(data)
-        self.digest.update(data)
+    def __init__(self, folder, split, key, dtype, shape, keep=False):
+        self.key, self._name, self._path = key, f"{split}.{key}", folder / f"{split}.{key}.npy"
+        self._dtype, self._shape = np.dtype(dtype).newbyteorder("<"), shape
+        self._frame = int(np.prod(shape[1:], dtype=np.int64)) * self._dtype.itemsize  # bytes
+        header = BytesIO()
+        descr = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, descr)
+        self._header, self.written = header.getvalue(), 0
+        if keep and self._path.is_file():
+            self.written = max(0, self._path.stat().st_size - len(self._header)) // self._frame
+        self._digest = hashlib.sha256()
+
+    def __enter__(self):
+        self._handle = open(self._path, "r+b" if self.written else "w+b")
+        if not self.written:
+            self._put(self._header)
+        return self
+
+    def __exit__(self, *error):
+        self._handle.close()
+
+    def go_on(self, frames):
+        """Keep some frames of the file, and write the next ones after them."""
+        self.written = frames
+        self._handle.truncate(len(self._header) + frames * self._frame)
+        self._handle.seek(0)
+        self._digest = hashlib.sha256()
+        while block := self._handle.read(_BYTES):
+            self._digest.update(block)
+
+    def write(self, block):
+        """Write an array (n, ...) of frames."""
+        self._put(np.ascontiguousarray(block, self._dtype).reshape(-1, *self._shape[1:]).data.cast("B"))
+        self.written += len(block)
+
+    def entry(self):
+        """Return the entry of the complete array in the index.
+
+        Raises:
+            ValueError: frames are missing, or there are too many.
+        """
+        if self.written != self._shape[0]:
+            raise ValueError(f"{self._name}: {self.written} frames were given, expected {self._shape[0]}")
+        file, sha256 = self._path.name, self._digest.hexdigest()
+        return {"file": file, "dtype": self._dtype.str, "shape": list(self._shape), "sha256": sha256}
+
+    def _put(self, data):
+        self._handle.write(data)
+        self._digest.update(data)
 
 
 def blocks_of(array, item_shape):
@@ -292,7 +368,7 @@ def blocks_of(array, item_shape):
         yield np.asarray(array[start : start + BLOCK]).reshape(-1, *item_shape)
 
 
-def _read_index(path):
+def _read_index(path, again=_AGAIN):
     require_file(path, "; a store is a folder that a tools/convert_*.py has written")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
@@ -300,13 +376,13 @@ def _read_index(path):
             raise ValueError(f"format is {index['format']!r}")
         version = index["version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is not the index of a store ({describe(error)}); convert the data again") from error
+        raise UserError(f"{path}: is not the index of a store ({describe(error)}); {again}") from error
     if version != VERSION:
-        raise UserError(f"{path}: has version {version}, this project reads {VERSION}; convert the data again")
+        raise UserError(f"{path}: has version {version}, this project reads {VERSION}; {again}")
     return index
 
 
-def _split(folder, name, content):
+def _split(folder, name, content, again):
     sources, frames = content["sources"], content["rows"]
     start = np.array([*sources["start"], frames], np.int64)
     if (np.diff(start) <= 0).any() or (frames and start[0]):
@@ -320,8 +396,8 @@ def _split(folder, name, content):
         path, dtype = folder / entry["file"], np.dtype(entry["dtype"])
         size = require_file(path).stat().st_size
         if size <= np.prod(entry["shape"], dtype=np.int64) * dtype.itemsize:  # the header comes on top
-            raise UserError(f"{path}: is truncated ({size:,} bytes); convert the data again")
+            raise UserError(f"{path}: is truncated ({size:,} bytes); {again}")
         if entry["shape"][0] != frames:
             raise ValueError(f"{key!r} of {name!r} has {entry['shape'][0]} frames, not {frames}")
-        arrays[key] = StoredArray(path, entry["shape"], dtype)
+        arrays[key] = StoredArray(path, entry["shape"], dtype, again)
     return Split(arrays, sequences)

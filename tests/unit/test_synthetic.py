@@ -6,9 +6,10 @@ import pytest
 from lib.body.camera import project
 from lib.body.skeleton import LEFT, LIMBS, RIGHT
 from lib.data.motion_files import read_motion_files
-from lib.data.synthetic.body import COEFFICIENTS, SEGMENTS, Body
-from lib.data.synthetic.render import NOTHING, render
-from lib.data.synthetic.sequences import HIDDEN, OUTSIDE, SEEN, Stage
+from lib.data.synthetic.body import COEFFICIENTS, NOTHING, SEGMENTS, Body
+from lib.data.synthetic.render import render
+from lib.data.synthetic.sequences import Stage
+from lib.data.synthetic.visibility import HIDDEN, OUTSIDE, SEEN
 from lib.errors import UserError
 
 SIZE, FOCAL = (200, 260), 300.0

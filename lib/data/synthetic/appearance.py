@@ -1,6 +1,7 @@
 """Clothes, skin and hair of a rendered body, as colours of its vertices."""
 
 import colorsys
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,9 +23,38 @@ _SLEEVES = (0.50, 0.42, 0.28)  # heights at which sleeves may end
 _LEGS = (-0.20, -0.40, -0.72)  # heights at which trousers may end
 _FRONT = -0.09  # of the face
 
+_LOOSE = {"shirt": 0.022, "trousers": 0.025, "hair": 0.035, "shoes": 0.008}  # m, thickness at most
+_TIGHT = 0.003  # m, thickness at least
+_FLARE = (-0.5, 1.5)  # of trousers: how much thicker they are at the ground than at the waist, as a factor
+
+
+class Outfit(NamedTuple):
+    """Outfit of a body of V vertices."""
+
+    colours: np.ndarray  # (V, 3) float32, 0 to 1
+    thickness: np.ndarray  # (V,) float32, m, above the skin
+
 
 def dress(body, rng):
     """Return colours (V, 3), 0 to 1, of a `Body` in random clothes; rng: a NumPy generator."""
+    return _dress(body, rng)[0]
+
+
+def outfit(body, rng):
+    """Return a random `Outfit` of a `Body`, tight or loose; rng: a NumPy generator."""
+    colours, worn = _dress(body, rng)
+    thickness = np.zeros(len(colours), np.float32)
+    z = body.upright[:, 2]
+    for name, mask in worn.items():
+        thickness[mask] = rng.uniform(_TIGHT, _LOOSE[name])
+        if name == "trousers":
+            down = (_WAIST - z[mask]) / (_WAIST - z.min())
+            thickness[mask] *= 1 + rng.uniform(*_FLARE) * np.clip(down, 0, 1)
+    return Outfit(colours.astype(np.float32), thickness)
+
+
+def _dress(body, rng):
+    """Return colours (V, 3) and {what is worn: (V,) bool}."""
     x, y, z = body.upright.T
     part = {name: body.segment == number for number, name in enumerate(SEGMENTS)}
 
@@ -49,7 +79,7 @@ def dress(body, rng):
         colours[face & (brow[:, 0] < _BROW[0]) & (brow[:, 2] < _BROW[1])] = skin * 0.4
     off = np.abs(body.upright - _MOUTH)
     colours[face & (off[:, 0] < _MOUTH_SIZE[0]) & (off[:, 2] < _MOUTH_SIZE[1])] = _LIPS * skin.mean() / 0.6
-    return np.clip(colours, 0, 1)
+    return np.clip(colours, 0, 1), {"shirt": shirt, "trousers": trousers, "hair": hair, "shoes": of("foot")}
 
 
 def _cloth(rng):

@@ -11,6 +11,7 @@ import numpy as np
 from lib.body.layouts import MEANS
 from lib.body.skeleton import JOINTS
 from lib.data.npz_files import read_npz
+from lib.data.synthetic.coarse import merge_near
 from lib.files import PROJECT
 
 FILE = PROJECT / "data" / "body.npz"
@@ -19,6 +20,7 @@ _ARRAYS = ("faces", "w", "i", "kp", "mean", "basis")  # triangles; skinning weig
 
 _CUT = 2.0  # std: larger coefficients give no realistic bodies
 _HINGE = 3.0  # weight of a bent limb's plane against the parent's orientation; a straight limb has no plane
+_FINE, _FINER = ("head", "left hand", "right hand"), 0.6  # segments with small detail; their cells' share of a cell
 _NOSE = 0  # of the points on the surface (COCO's and feet)
 
 SEGMENTS = (
@@ -26,6 +28,7 @@ SEGMENTS = (
     "left upper arm", "left forearm", "left hand", "right upper arm", "right forearm", "right hand",
     "left thigh", "left shin", "left foot", "right thigh", "right shin", "right foot",
 )  # fmt: skip
+SOMEONE, THING, NOTHING = 253, 254, 255  # in a segmentation: another person, a thing, the background
 
 _LIMBS = {  # segment, its child: first joint, joint between, last joint; parent; bones at the joints; of both segments
     ("left upper arm", "left forearm"): ((11, 12, 13), "chest", (48, 50, 52), (48, 49), (50, 51)),
@@ -58,6 +61,9 @@ class Posed(NamedTuple):
 class Body:
     """Body model of a file.
 
+    Args:
+        cell: m; vertices nearer to each other than about this are merged, on heads and hands than `_FINER` of it; None: none.
+
     Attributes:
         faces: (T, 3) int32, vertices of triangles, anticlockwise from outside.
         segment: (V,) uint8, the one of `SEGMENTS` that a vertex moves with most.
@@ -67,11 +73,11 @@ class Body:
         UserError: the file is missing, damaged or another.
     """
 
-    def __init__(self, path=FILE):
+    def __init__(self, path=FILE, cell=None):
         arrays = read_npz(path, _ARRAYS, f"; restore it with: git checkout -- {path}")
         self.faces = arrays["faces"].astype(np.int32)
         weights, bones = arrays["w"].astype(np.float32), arrays["i"]
-        self._points = arrays["kp"].astype(np.float32)
+        points = arrays["kp"].astype(np.float32)
         self._mean = arrays["mean"].reshape(-1, 3)
         self._basis = arrays["basis"].astype(np.float32)
         self._count = len(weights)
@@ -79,15 +85,26 @@ class Body:
         self._weights = np.zeros((self._count, len(SEGMENTS)), np.float32)
         np.add.at(self._weights, (np.arange(self._count)[:, None], segment_of[bones]), weights)
         self._weights /= self._weights.sum(1, keepdims=True)
+        self._point_weights = points @ self._weights
+        shapes = np.concatenate([self._mean[None], self._basis.reshape(COEFFICIENTS, -1, 3)])[:, : self._count]
+        shares = (points[:, None] * self._weights.T).reshape(-1, self._count)  # of a vertex in a point by a segment
+        self._point_shapes = np.stack([shares @ vertices for vertices in shapes]).reshape(len(shapes), -1)
         self.segment = self._weights.argmax(1).astype(np.uint8)
-        self.upright = self._mean[: self._count]
+        self._drawn = np.arange(self._count)
+        if cell:
+            fine = np.isin(self.segment, [SEGMENTS.index(name) for name in _FINE])
+            cells = np.where(fine, cell * _FINER, cell)
+            self._drawn, self.faces = merge_near(self._mean[: self._count], self.faces, self.segment, cells)
+            self.segment = self.segment[self._drawn]
+        self.upright = self._mean[self._drawn]
 
-    def pose(self, shape, joints):
+    def pose(self, shape, joints, thickness=None):
         """Return the body as `Posed`.
 
         Args:
             shape: (16,) coefficients, normal with std 1.
             joints: (F, 17, 3) m, z up; the body's hips are where theirs are, for legs as long as theirs.
+            thickness: (V,) m, of what the body wears: the vertices move outwards, joints and points stay.
         """
         shape = np.clip(shape, -_CUT, _CUT).astype(np.float32)
         rest = self._mean + (shape @ self._basis).reshape(-1, 3)
@@ -95,18 +112,34 @@ class Body:
         top = vertices[:, 2].argmax()
         turns = _turns(heads, vertices[top], np.asarray(joints, np.float64))
         moves = _moves(heads, turns, joints)
-        rotation = np.stack([turns[name] for name in SEGMENTS], axis=1)
-        shift = np.stack([moves[name] for name in SEGMENTS], axis=1)
-        blended = np.einsum("vs,fsk->fvk", self._weights, rotation.reshape(len(joints), -1, 9), optimize=True)
-        blended = blended.reshape(len(joints), -1, 3, 3).astype(np.float32)
-        posed = (blended @ vertices[:, :, None])[..., 0] + (self._weights @ shift).astype(np.float32)
-        normals = (blended @ _normals(vertices, self.faces)[:, :, None])[..., 0]
-        normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
-        points = self._points @ posed
+        rotation = np.stack([turns[name] for name in SEGMENTS], axis=1).astype(np.float32)
+        shift = np.stack([moves[name] for name in SEGMENTS], axis=1).astype(np.float32)
+        weights, vertices_drawn = self._weights[self._drawn], vertices[self._drawn]
+        rest_normals = _normals(vertices_drawn, self.faces)
+        if thickness is not None:
+            vertices_drawn = vertices_drawn + np.float32(thickness)[:, None] * rest_normals
+        posed, normals = _skin(rotation, shift, weights, vertices_drawn, rest_normals)
+        shares = np.r_[1, shape].astype(np.float32) @ self._point_shapes
+        points = np.einsum("fskl,psl->fpk", rotation, shares.reshape(len(self._point_weights), -1, 3), optimize=True)
+        points += self._point_weights @ shift
+        crown = np.einsum("s,fskl,l->fk", self._weights[top], rotation, vertices[top]) + self._weights[top] @ shift
         bones = {
             joint: (turns[name] @ heads[bone] + moves[name]) for joint, (bone, name) in _segments_at_joints().items()
         }
-        return Posed(posed, normals, _joints(bones, points[:, _NOSE], posed[:, top]), points)
+        return Posed(posed, normals, _joints(bones, points[:, _NOSE], crown), points)
+
+
+def _skin(rotation, shift, weights, vertices, normals):
+    """Return vertices and unit normals (F, V, 3) of linear blend skinning: rotations (F, S, 3, 3), shifts (F, S, 3)."""
+    frames = len(rotation)
+    weights = np.ascontiguousarray(weights.T)[:, None]  # the vertices last: long rows make fast products
+    places = (weights * np.concatenate([vertices, np.ones_like(vertices[:, :1])], axis=1).T).reshape(-1, len(vertices))
+    motions = np.concatenate([rotation, shift[..., None]], axis=3).swapaxes(1, 2).reshape(frames * 3, -1)
+    posed = (motions @ places).reshape(frames, 3, -1)
+    turned = rotation.swapaxes(1, 2).reshape(frames * 3, -1) @ (weights * normals.T).reshape(-1, len(normals))
+    turned = turned.reshape(frames, 3, -1)
+    turned /= np.maximum(np.sqrt(np.square(turned).sum(1, keepdims=True)), 1e-6)
+    return np.ascontiguousarray(posed.swapaxes(1, 2)), np.ascontiguousarray(turned.swapaxes(1, 2))
 
 
 def _segment_of_bones(count):
@@ -153,9 +186,9 @@ def _turns(heads, top, joints):
     for (upper, lower), ((a, b, c), parent, bones, *_) in _LIMBS.items():
         first, second = joints[:, b] - joints[:, a], joints[:, c] - joints[:, b]
         rest_first, rest_second = heads[bones[1]] - heads[bones[0]], heads[bones[2]] - heads[bones[1]]
-        rest_hinge = _unit(np.cross(rest_first, rest_second))
+        rest_hinge = _unit(_cross(rest_first, rest_second))
         swung = _swing(turns[parent] @ rest_first, first) @ turns[parent]
-        hinge = swung @ rest_hinge + _HINGE * np.cross(_unit(first), _unit(second))
+        hinge = swung @ rest_hinge + _HINGE * _cross(_unit(first), _unit(second))
         turns[upper] = _frame(first, hinge) @ _frame(rest_first, rest_hinge).T
         turns[lower] = _frame(second, hinge) @ _frame(rest_second, rest_hinge).T
     return turns | {name: turns[other] for name, (other, _) in _ENDS.items()}
@@ -195,7 +228,7 @@ def _frame(along, beside):
     """Return rotations (..., 3, 3) whose first column is `along`, the second `beside` made orthogonal to it."""
     first = _unit(along)
     second = _unit(beside - (beside * first).sum(-1, keepdims=True) * first)
-    return np.stack([first, second, np.cross(first, second)], axis=-1)
+    return np.stack([first, second, _cross(first, second)], axis=-1)
 
 
 def _swing(a, b):
@@ -213,13 +246,19 @@ def _between(a, b):
 
 
 def _unit(vectors):
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    return vectors / np.maximum(np.sqrt((vectors * vectors).sum(-1, keepdims=True)), 1e-9)
+
+
+def _cross(a, b):
+    """Return cross products (..., 3), as np.cross does, in a fraction of its time for few vectors."""
+    (ax, ay, az), (bx, by, bz) = ((v[..., 0], v[..., 1], v[..., 2]) for v in (a, b))
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
 
 
 def _normals(vertices, faces):
     """Return unit normals (V, 3) of a mesh, of anticlockwise triangles weighted by their area."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    of_faces = np.cross(b - a, c - a)
+    of_faces = _cross(b - a, c - a)
     normals = np.stack(
         [np.bincount(faces.ravel(), np.repeat(of_faces[:, axis], 3), len(vertices)) for axis in range(3)], axis=1
     )

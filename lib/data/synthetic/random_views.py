@@ -101,10 +101,7 @@ class ViewSampler:
     def _bodies(self, intervals):
         clips = len(intervals)
         joints, seconds = self._play(intervals, between(clips, *_SPEED), torch.rand(clips))
-        joints = where(some(clips, 0.5 if self.flip else 0.0), flip(joints), joints)
-        for chains in (_ARMS, _LEGS):
-            joints = where(some(clips, _OTHERS_LIMBS), _with_limbs_of(joints, joints.roll(1, 0), chains), joints)
-        return _tilt(_reshape(_flex(joints))), seconds
+        return _tilt(_reshape(vary_poses(joints, 0.5 if self.flip else 0.0))), seconds
 
     def _play(self, intervals, speed, later=0.0):
         """Return joints (B, F, 17, 3) and the seconds (B,) from frame to frame.
@@ -115,6 +112,15 @@ class ViewSampler:
         speed = torch.minimum(speed, (last - first) / (self.frames - 1))
         first = first + later * (last - first - speed * (self.frames - 1))
         return self.motion.at(first[:, None] + torch.arange(self.frames) * speed[:, None]), speed / MOTION_FPS
+
+
+def vary_poses(joints, mirrored=0.5):
+    """Return joints (B, F, 17, 3): a share mirrored, some with arms or legs of another clip, some flexed further."""
+    clips = len(joints)
+    joints = where(some(clips, mirrored), flip(joints), joints)
+    for chains in (_ARMS, _LEGS):
+        joints = where(some(clips, _OTHERS_LIMBS), _with_limbs_of(joints, joints.roll(1, 0), chains), joints)
+    return _flex(joints)
 
 
 def _with_limbs_of(joints, others, chains):

@@ -10,28 +10,19 @@ from lib.body.camera import project
 from lib.body.skeleton import JOINTS
 from lib.data.motion_files import FPS as MOTION_FPS
 from lib.data.synthetic.appearance import dress
-from lib.data.synthetic.body import COEFFICIENTS, SEGMENTS, Body
+from lib.data.synthetic.body import COEFFICIENTS, THING, Body
 from lib.data.synthetic.cameras import draw_cameras
 from lib.data.synthetic.render import render
 from lib.data.synthetic.scene import Camera, background, occluders
+from lib.data.synthetic.visibility import Visibility
 
 FPS = 30.0
-SEEN, HIDDEN, OUTSIDE = range(3)
 
 _SIDE = 640  # px, of an image's longer side
 _IN_IMAGE = 10  # joints that are in the image in every frame
 _SMALLEST = 8.0  # px, root mean square distance of joints from their centre
 _TRIES = 50
-_BEHIND = 0.18  # m, largest depth of a visible joint below the skin
-_AT = {  # joint: the segments around it
-    1: ("pelvis", "right thigh"), 2: ("right thigh", "right shin"), 3: ("right shin", "right foot"),
-    4: ("pelvis", "left thigh"), 5: ("left thigh", "left shin"), 6: ("left shin", "left foot"),
-    9: ("head",), 10: ("head", "neck"),
-    11: ("chest", "left upper arm", "neck"), 12: ("left upper arm", "left forearm"),
-    13: ("left forearm", "left hand"), 14: ("chest", "right upper arm", "neck"),
-    15: ("right upper arm", "right forearm"), 16: ("right forearm", "right hand"),
-    0: ("pelvis", "left thigh", "right thigh"), 7: ("waist", "chest", "pelvis"), 8: ("chest", "neck"),
-}  # fmt: skip
+_VISIBILITY = Visibility(JOINTS, as_measured=True)
 
 
 class Sequence(NamedTuple):
@@ -85,12 +76,13 @@ class Stage:
                 light,
                 behind,
             )
-            image, covered = drawn.image, np.zeros(drawn.depth.shape, bool)
+            image = drawn.image
             if before is not None:
                 covered = before[..., 3] > 0
                 image = np.where(covered[..., None], before[..., :3], image)
+                drawn.segments[covered], drawn.depth[covered] = THING, 0
             images.append(camera(image))
-            visible.append(_visible(drawn, places, points, covered))
+            visible.append(_VISIBILITY(drawn.segments, drawn.depth, places, points))
         return Sequence(images, joints, keypoints, np.array(visible), focal)
 
     def _motion(self, frames, rng):
@@ -106,15 +98,3 @@ def _good(keypoints, size):
     inside = ((keypoints >= 0) & (keypoints < size)).all(-1).sum(1)
     spread = np.sqrt(np.square(keypoints - keypoints.mean(1, keepdims=True)).sum(-1).mean())
     return inside.min() >= _IN_IMAGE and _SMALLEST <= spread
-
-
-def _visible(drawn, joints, keypoints, covered):
-    """Return (17,) of SEEN, HIDDEN and OUTSIDE."""
-    height, width = covered.shape
-    x, y = np.floor(keypoints).astype(int).T
-    outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
-    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-    own = np.array([[name in _AT[joint] for name in SEGMENTS] + [True] for joint in range(len(JOINTS))])
-    segment = np.minimum(drawn.segments[y, x], len(SEGMENTS))  # beside the body: just past its outline
-    at_surface = own[np.arange(len(JOINTS)), segment] & (drawn.depth[y, x] > joints[:, 2] - _BEHIND)
-    return np.where(outside, OUTSIDE, np.where(at_surface & ~covered[y, x], SEEN, HIDDEN))

@@ -9,8 +9,9 @@ from lib.body.camera import project
 from lib.body.skeleton import limb_vectors
 from lib.data.npz_files import read_npz
 from lib.data.synthetic.random_views import STANDARD_SIZE
-from lib.data.synthetic.sequences import FPS, SEEN
+from lib.data.synthetic.sequences import FPS
 from lib.data.synthetic.trunk import trunk_axes
+from lib.data.synthetic.visibility import SEEN
 from lib.files import atomic_path
 from lib.video.detection import open_detector
 from tools.bench.scoring.footage import Excerpt, read_views
