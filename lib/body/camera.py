@@ -36,11 +36,11 @@ def look_at_rotation(centre, focal):
         centre: (..., 2), image position from the principal point, in the unit of `focal`.
     """
     if isinstance(centre, torch.Tensor):
-        library, (x, y) = torch, (centre / focal).to(centre.dtype).unbind(-1)
+        stack, sqrt, (x, y) = torch.stack, torch.sqrt, (centre / focal).to(centre.dtype).unbind(-1)
     else:
-        library, (x, y) = np, np.moveaxis(centre / focal, -1, 0)
-    stack, level, length = library.stack, library.sqrt(1 + x * x), library.sqrt(1 + x * x + y * y)
-    right = stack([1 / level, library.zeros_like(x), -x / level], -1)
+        stack, sqrt, (x, y) = np.stack, np.sqrt, np.moveaxis(centre / focal, -1, 0)
+    level, length = sqrt(1 + x * x), sqrt(1 + x * x + y * y)
+    right = stack([1 / level, 0 * x, -x / level], -1)
     down = stack([-x * y / (level * length), level / length, -y / (level * length)], -1)
     forward = stack([x / length, y / length, 1 / length], -1)
     return stack([right, down, forward], -2)

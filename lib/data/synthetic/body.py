@@ -104,7 +104,7 @@ class Body:
         Args:
             shape: (16,) coefficients, normal with std 1.
             joints: (F, 17, 3) m, z up; the body's hips are where theirs are, for legs as long as theirs.
-            thickness: (V,) m, of what the body wears: the vertices move outwards, joints and points stay.
+            thickness: (V,) float32, m, of what the body wears: the vertices move outwards, joints and points stay.
         """
         shape = np.clip(shape, -_CUT, _CUT).astype(np.float32)
         rest = self._mean + (shape @ self._basis).reshape(-1, 3)
@@ -117,7 +117,7 @@ class Body:
         weights, vertices_drawn = self._weights[self._drawn], vertices[self._drawn]
         rest_normals = _normals(vertices_drawn, self.faces)
         if thickness is not None:
-            vertices_drawn = vertices_drawn + np.float32(thickness)[:, None] * rest_normals
+            vertices_drawn = vertices_drawn + thickness[:, None] * rest_normals
         posed, normals = _skin(rotation, shift, weights, vertices_drawn, rest_normals)
         shares = np.r_[1, shape].astype(np.float32) @ self._point_shapes
         points = np.einsum("fskl,psl->fpk", rotation, shares.reshape(len(self._point_weights), -1, 3), optimize=True)

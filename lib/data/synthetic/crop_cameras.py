@@ -44,12 +44,13 @@ class CropCamera:
 
     def see(self, points):
         """Return points (..., 3) of the world in the camera's axes."""
-        return np.float32(points) @ np.float32(self.rotation.T) + np.float32(self.offset)
+        points = points.astype(np.float32, copy=False)
+        return points @ self.rotation.T.astype(np.float32) + self.offset.astype(np.float32)
 
     def later(self, points):
         """Return points (..., 3) in the camera's axes in the axes that it has one frame later."""
         rotation, offset = self.motion
-        return points @ np.float32(rotation.T) + np.float32(offset)
+        return points @ rotation.T.astype(np.float32) + offset.astype(np.float32)
 
     def project(self, points):
         """Return the image positions (n, 2) px of points (n, 3) in the camera's axes."""
@@ -68,7 +69,7 @@ class CropCamera:
 
     def motion_of_still(self, depth):
         """Return the motion (2, H, W) px until the next frame of what stands still at a depth (H, W) m."""
-        rotation, offset = map(np.float32, self.motion)
+        rotation, offset = (part.astype(np.float32) for part in self.motion)
         turned = (rotation @ self.rays.reshape(3, -1)).reshape(self.rays.shape)
         places = (ray * depth + step for ray, step in zip(turned, offset))
         return np.stack(self._image(*places)) - self.pixels
@@ -86,7 +87,7 @@ def _pixels(size):
 
 
 def _half(size):
-    return np.float32(size).reshape(2, 1, 1) / 2
+    return np.array(size, np.float32).reshape(2, 1, 1) / 2
 
 
 def draw_crop(joints, rotation, offset, size, rng, seconds):

@@ -43,11 +43,11 @@ class Things:
         """Return the `Mesh` of a random thing that stands at a place (3,) m, or hangs around it."""
         things = self._standing if standing else self._hanging
         mesh = things[rng.integers(len(things))]
-        angle, size, bright = rng.uniform(0, 2 * np.pi), *np.exp(rng.uniform(-_CHANGE, _CHANGE, 2))
+        angle, change = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(-_CHANGE, _CHANGE, 2))
         cos, sin = np.cos(angle), np.sin(angle)
         turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float32)
-        vertices = mesh.vertices @ (np.float32(size) * turn.T) + np.float32(place)
-        return Mesh(vertices, mesh.normals @ turn.T, mesh.faces, mesh.colours * np.float32(bright))
+        vertices = mesh.vertices @ (np.float32(change[0]) * turn.T) + np.array(place, np.float32)
+        return Mesh(vertices, mesh.normals @ turn.T, mesh.faces, mesh.colours * np.float32(change[1]))
 
 
 def _draw(textures, rng, kinds):
@@ -132,7 +132,8 @@ def _round_grid():
 
 
 def _mesh(vertices, normals, faces):
-    return Mesh(*np.float32([vertices, normals]), faces.astype(np.int32), np.zeros(vertices.shape, np.float32))
+    black = np.zeros(vertices.shape, np.float32)
+    return Mesh(vertices.astype(np.float32), normals.astype(np.float32), faces.astype(np.int32), black)
 
 
 def _cupboard(rng):

@@ -64,7 +64,7 @@ def _record(image, rng):
     """Return the image (H, W, 3) uint8 that a camera records of one, (H, W, 3) float32."""
     adapted = (rng.uniform(*_MEAN) / max(float(image.mean()), 1e-2)) ** _ADAPTED
     gain = adapted * np.exp(_GAIN * rng.standard_normal() + _TINT * rng.standard_normal(3))
-    image = cv2.pow(np.clip(image * np.float32(gain), 0, 1), float(np.exp(_GAMMA * rng.standard_normal())))
+    image = cv2.pow(np.clip(image * gain.astype(np.float32), 0, 1), float(np.exp(_GAMMA * rng.standard_normal())))
     if rng.random() < _SMALL:
         height, width = image.shape[:2]
         times = rng.uniform(1, _SMALLEST)

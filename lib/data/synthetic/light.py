@@ -27,7 +27,7 @@ class Light(NamedTuple):
         yaw, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(*_ELEVATION)
         towards = [np.cos(elevation) * np.cos(yaw), np.cos(elevation) * np.sin(yaw), np.sin(elevation)]
         ambient, directed = (colour(rng, (0.0, 0.15), (1.0, 1.0)) * rng.uniform(*limits) for limits in (_AMBIENT, _SUN))
-        return cls(np.float32(towards), np.float32(ambient), np.float32(directed))
+        return cls(*(np.array(part, np.float32) for part in (towards, ambient, directed)))
 
     def __call__(self, normals):
         """Return the light (V, 3) on surfaces of these normals (V, 3)."""

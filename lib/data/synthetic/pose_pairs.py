@@ -44,4 +44,4 @@ class PosePairs:
         with seeded(rng):
             altered = vary_poses(torch.from_numpy(joints)).numpy()
         joints = np.where((rng.random(count) < self.varied)[:, None, None, None], altered, joints)
-        return joints - joints[:, :1, ROOT, None] * np.float32([1, 1, 0]), clip
+        return joints - joints[:, :1, ROOT, None] * np.array([1, 1, 0], np.float32), clip

@@ -69,12 +69,13 @@ def render_set(folder, crops, size, seed, workers, progress):
 
 
 def _layout(size):
-    sides = {"W": size[0], "H": size[1]}
+    sides: dict = {"W": size[0], "H": size[1]}
     return {key: (dtype, tuple(sides.get(side, side) for side in shape)) for key, (dtype, shape) in SHAPES.items()}
 
 
 def _one_sequence(crops):
-    return Sequences(*(np.array([name]) for name in ("rendered", CAMERA, "")), np.array([0, crops]))
+    source, camera, action = (np.array([name]) for name in ("rendered", CAMERA, ""))
+    return Sequences(source, camera, action, np.array([0, crops]))
 
 
 def _provenance(crops, size, seed):

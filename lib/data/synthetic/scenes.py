@@ -72,7 +72,7 @@ class SceneMaker:
         people = [person]
         if other is not None:
             where = np.r_[place + _step(_APART, rng), ground]
-            move = np.float32(where - np.r_[other.now[:, :2].mean(0), other.now[:, 2].min()])
+            move = (where - np.r_[other.now[:, :2].mean(0), other.now[:, 2].min()]).astype(np.float32)
             other = other._replace(now=other.now + move, later=other.later + move)
             if _in_view(camera, other.now) and camera.see(other.later)[:, 2].min() > _NEAREST:
                 people.append(other)
@@ -89,7 +89,7 @@ class SceneMaker:
     def see(self, scene):
         """Return the surroundings alone, as the camera sees them: image (H, W, 3), 0 to 1, and depth (H, W) m."""
         camera = scene.camera
-        rays = np.tensordot(np.float32(camera.rotation.T), camera.rays, 1)
+        rays = np.tensordot(camera.rotation.T.astype(np.float32), camera.rays, 1)
         return see(scene.surroundings, self.textures, camera.place, rays, camera.focal)
 
 

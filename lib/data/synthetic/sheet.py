@@ -62,7 +62,7 @@ def _skeleton(image, crop, times):
 def _depth(depth):
     near = 1 / depth
     near = (near - near.min()) / max(np.ptp(near), 1e-6)
-    return cv2.applyColorMap(np.uint8(255 * near), cv2.COLORMAP_INFERNO)[..., ::-1]
+    return cv2.applyColorMap((255 * near).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
 def _flow(flow):

@@ -91,12 +91,15 @@ class _Builder:
 
     def _plane(self, normal, across, up, distance, kinds, scale, top):
         rng = self.rng
+        normal, across, up = (axis.astype(np.float32) for axis in (normal, across, up))
         return Plane(
-            *np.float32([normal, across, up]),
+            normal,
+            across,
+            up,
             distance,
             self.textures.choose(kinds, rng),
             rng.uniform(*scale),
-            rng.random(2),
+            rng.random(2, np.float32),
             top,
             colour(rng, (0.0, 0.08), (0.75, 1.15)),
             rng.uniform(0.6, 1.1),
@@ -187,7 +190,7 @@ def see(surroundings, textures, origin, rays, focal):
     Returns:
         image (H, W, 3) float32, 0 to 1; depth (H, W) float32, m along the camera's axis, at most `FARTHEST`.
     """
-    shape, origin = rays.shape[1:], np.float32(origin)
+    shape, origin = rays.shape[1:], origin.astype(np.float32)
     rays = rays.reshape(3, -1)
     depth, seen = _nearest(surroundings.planes, origin, rays)
     image = np.empty((rays.shape[1], 3), np.float32)
@@ -208,7 +211,7 @@ def see(surroundings, textures, origin, rays, focal):
 def _texture(plane, textures, origin, rays, depth, focal):
     """Return colours (n, 3) of a plane where rays (3, n) meet it at a depth (n,)."""
     u, v = (
-        (axis @ rays * depth + axis @ origin) * np.float32(1 / plane.scale) + np.float32(shift)
+        (axis @ rays * depth + axis @ origin) * np.float32(1 / plane.scale) + shift
         for axis, shift in zip((plane.across, plane.up), plane.shift)
     )
     length = np.sqrt(np.square(rays).sum(0))
@@ -221,7 +224,7 @@ def _texture(plane, textures, origin, rays, depth, focal):
 
 def _light(surroundings, origin, rays, depth):
     """Return the brightness (n,) of the light where rays (3, n) end at a depth (n,)."""
-    away = depth * rays + np.float32(origin - surroundings.lamp)[:, None]
+    away = depth * rays + (origin - surroundings.lamp).astype(np.float32)[:, None]
     return np.float32(0.55) + np.float32(0.6) / (1 + np.square(away).sum(0) * np.float32(surroundings.reach**-2))
 
 

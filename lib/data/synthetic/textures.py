@@ -216,7 +216,7 @@ def _dead_leaves(rng, tints, roundness, radii):
 
 def _blurred(rng):
     """Return coloured shapes out of focus."""
-    soft = cv2.GaussianBlur(np.float32(_clutter(rng)), (0, 0), rng.uniform(4, 16), borderType=cv2.BORDER_REFLECT)
+    soft = cv2.GaussianBlur(_clutter(rng).astype(np.float32), (0, 0), rng.uniform(4, 16), borderType=cv2.BORDER_REFLECT)
     return soft + 0.06 * _spectral(rng, 1.8, 3)
 
 
