@@ -175,10 +175,14 @@ class _Cast:
         if self._dtype is None:
             return self.model(*inputs)
         with torch.autocast(self._device_type, self._dtype):
-            return self.model(*inputs).float()
+            return _as_float32(self.model(*inputs))
 
     def no_sync(self):
         return self.model.no_sync()
+
+
+def _as_float32(found):
+    return tuple(part.float() for part in found) if isinstance(found, tuple) else found.float()
 
 
 class _Compiled:

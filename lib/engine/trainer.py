@@ -241,6 +241,7 @@ class Trainer:
         )  # fmt: skip
 
 
+@torch.no_grad()
 def predict(model, task, runtime, after_batch=lambda: None):
     """Return the predictions of the test split (n, ...), NumPy, each clip once, in process 0.
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from lib.body.skeleton import LEFT, LIMBS, RIGHT, ROOT
 
+CROPS = 18  # that `keypoints` is given
+
 _LEFT, _RIGHT, _MIDDLE, _TRUE = "#d1495b", "#2b6cb0", "#333333", "#b8b8b8"
 
 
@@ -74,6 +76,20 @@ def ablation(entries, path):
     axes.set(xlabel="mm", title="test error of the best epoch, and seconds of training")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside right upper")
+    _save(figure, path)
+
+
+def keypoints(images, found, joints, path):
+    """Draw keypoints (n, J, 3), px and confidence, on images (n, H, W, 3); joints: their names."""
+    columns = min(6, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.6 * rows), layout="constrained", squeeze=False)
+    colours = [_LEFT if "left" in name else _RIGHT if "right" in name else _MIDDLE for name in joints]
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, places in zip(axes.flat, images, found):
+        ax.imshow(image)
+        ax.scatter(places[:, 0], places[:, 1], s=14, c=colours, edgecolors="white", linewidths=0.5)
     _save(figure, path)
 
 

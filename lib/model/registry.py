@@ -27,10 +27,14 @@ class Key(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Entry of the registry: the model's module; keys: {name: `Key`}, beside those that models share."""
+    """Entry of the registry.
+
+    module: the model's; keys: {name: `Key`}, beside those that models share; task: what it is for, of `lib.task.TASKS`.
+    """
 
     module: str
     keys: dict
+    task: str = "lifting"
 
     def load(self):
         return import_module(self.module)
@@ -54,7 +58,10 @@ MODELS = {
             "encoder": Key(str, "two_stage", mambapose.ENCODERS),
             "frames": Key(Annotated[int, Field(ge=1)], 1),
             "recompute": Key(bool, True),
+            "joints": Key(str, "coco17", ("coco17", "h36m17")),
+            "heatmap_loss": Key(str, "softmax", ("softmax", "mse")),
         },
+        task="image_pose",
     ),
 }
 

@@ -1,19 +1,19 @@
 """The tasks of a config: what an epoch of training passes through, in order; the last is the one that is scored."""
 
-import logging
+from lib.data.datasets import DATASETS, SETS_2D
+from lib.registry import Registry
 
-log = logging.getLogger(__name__)
+TASKS = Registry("task", {"lifting": "lib.task.lifting:Lifting", "image_pose": "lib.task.image_pose:image_pose"})
 
 
 def open_tasks(config, dataset):
-    """Return the `Task`s of a config: 2D data sets first, if the recipe has them, then lifting.
+    """Return the `Task`s of a config: 2D data sets first, if the recipe has them, then that of the data set.
 
     Raises:
         UserError: a data set is missing or damaged.
     """
-    from lib.data.datasets import SETS_2D  # only now: tasks load PyTorch
-    from lib.task.lifting import Lifting
-    from lib.task.reprojection import Reprojection
+    from lib.task.reprojection import Reprojection  # only now: tasks load PyTorch
 
     names = config.subset_list_2d if config.train_2d else ()
-    return [*(Reprojection(config, name, SETS_2D[name](config)) for name in names), Lifting(config, dataset)]
+    scored = TASKS[DATASETS[config.dataset].task](config, dataset)
+    return [*(Reprojection(config, name, SETS_2D[name](config)) for name in names), scored]

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from lib.errors import UserError
 from lib.registry import Registry, load
 
 AMASS = "AMASS"  # in `subset_list`: motion without 2D detections
@@ -13,12 +12,14 @@ class Entry(NamedTuple):
 
     place: "module:class" of a `lib.data.datasets.base.Dataset`.
     fixed: {config key: the only value that the data allow}; unused: keys without effect; own: keys of these data alone.
+    task: what is learned from them, a key of `lib.task.TASKS`.
     """
 
     place: str
     fixed: dict = {}
     unused: tuple = ()
     own: tuple = ()
+    task: str = "lifting"
 
     def load(self):
         return load(self.place)
@@ -35,6 +36,7 @@ DATASETS = {
         unused=("sample_stride", "num_workers"),
         own=("motion_files", "held_back"),
     ),
+    "rendered": Entry("lib.data.datasets.rendered:RenderedSet", fixed=_IN_METRES, task="image_pose"),
 }
 
 OWN_KEYS = {key: [name for name, entry in DATASETS.items() if key in entry.own] for key in
@@ -56,7 +58,5 @@ def open_dataset(config):
         UserError: the data are missing or damaged, or no test source gives a clip.
     """
     dataset = DATASETS[config.dataset].load().open(config)
-    _, clips = dataset.get_split_id()
-    if not len(clips):
-        raise UserError(f"{dataset.path}: no test source gives a clip of {config.clip_len} frames; set clip_len")
+    dataset.refuse_empty(config)
     return dataset

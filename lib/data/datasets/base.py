@@ -56,6 +56,12 @@ class Dataset:
         """Return the `TrainingClips` of a config."""
         raise NotImplementedError
 
+    def refuse_empty(self, config):
+        """Raise UserError if there is no test clip."""
+        _, clips = self.get_split_id()
+        if not len(clips):
+            raise UserError(f"{self.path}: no test source gives a clip of {config.clip_len} frames; set clip_len")
+
     def frames(self, split, key, index):
         """Return frames of a split by number, index (...).
 

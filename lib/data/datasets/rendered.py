@@ -20,6 +20,30 @@ _MADE = {
 }
 
 
+class RenderedSet:
+    """Rendered people as a data set to train on and score; `dt_root`/`dt_file` is the folder of the set.
+
+    Attributes:
+        size: (width, height) of a crop, px.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.size = self.crops("test", ["pose"]).size
+
+    @classmethod
+    def open(cls, config):
+        """Return the data set of a config."""
+        return cls(Path(config.dt_root) / config.dt_file)
+
+    def refuse_empty(self, config):
+        """Do nothing: a set of rendered people has both splits."""
+
+    def crops(self, split, keys):
+        """Return the `RenderedPeople` of a split, with these keys."""
+        return RenderedPeople(self.path, split, keys)
+
+
 class RenderedPeople(torch.utils.data.Dataset):
     """Crops of one split; they are read from disk when they are asked for.
 

@@ -64,19 +64,22 @@ class MambaPose(nn.Module):
         self.heatmaps = HeatmapHead(channels, joints)
         self.pose = PoseHead(channels, joints, frames, width=channels[0]) if head == "3d" else None
 
-    def forward(self, rgb, flow=None, depth=None):
+    def forward(self, rgb, flow=None, depth=None, both=False):
         """Return logits of heatmaps (B, J, H / 4, W / 4), or of head "3d" joints (B, J, 3), m, relative to the root.
 
         Args:
             rgb: (B, 3, H, W) in [0, 1]; 16 divides H and W.
             flow: (B, 2, H, W) px, x then y, to the next frame; None: missing.
             depth: (B, 1, H, W), the normalised depth of the crop; None: missing.
+            both: of head "3d", return the heatmaps too: joints and heatmaps.
 
         Raises:
             UserError: an input has another shape, is missing where the fusion needs it, or is none of the streams.
         """
         heatmaps, pose = self.estimate(rgb, flow, depth)
-        return heatmaps if pose is None else pose
+        if pose is None:
+            return heatmaps
+        return (pose, heatmaps) if both else pose
 
     def estimate(self, rgb, flow=None, depth=None):
         """Return heatmaps and pose, see `forward`; the pose is None of head "2d"."""

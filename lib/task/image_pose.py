@@ -1,0 +1,168 @@
+"""Pose in images: from the crop of a person, and cues, to keypoints in it or to joints in space."""
+
+import numpy as np
+import torch
+
+from lib.body.layouts import LAYOUTS, mirrored_order
+from lib.body.skeleton import flip, limb_vectors
+from lib.data.image_transforms import (
+    JOINT_KEYS,
+    KEYS,
+    degrade_cues,
+    input_transforms,
+    normalise_depth,
+    training_transforms,
+)
+from lib.data.loader import Loader
+from lib.errors import TrainingStopped
+from lib.eval import plots
+from lib.eval.image_poses import evaluate_image_poses
+from lib.eval.keypoints_2d import evaluate_keypoints
+from lib.task.base import Task
+from lib.task.heatmaps import (
+    decode,
+    decode_udp,
+    heatmap_targets,
+    mean_squared_error,
+    softmax_cross_entropy,
+    udp_targets,
+)
+
+_SAMPLE = 2000  # training crops that the mean pose is of
+_LIMBS = 0.1  # weight of the error of limb lengths
+_HEATMAPS = 0.02  # weight of the heatmaps' cross-entropy beside errors in m, which are some 0.1
+
+
+def image_pose(config, dataset):
+    """Return the task that `config.head` asks for."""
+    return {"2d": Keypoints, "3d": Joints}[config.head](config, dataset)
+
+
+class ImagePose(Task):
+    """What learning keypoints and joints in space have in common.
+
+    Args:
+        dataset: has `crops(split, keys)`, a map-style data set as `lib.data.datasets.rendered.RenderedPeople` is.
+    """
+
+    truth: str  # key of a batch that is predicted
+
+    def __init__(self, config, dataset):
+        self.config, self.dataset = config, dataset
+        self.streams = config.streams.split("+")
+
+    def loaders(self, split, **sharing):
+        crops = self._crops(split)
+        transforms = input_transforms(self.config.joints)
+        if split == "test":
+            return Loader(
+                crops, self.config.batch_size, [*transforms, normalise_depth], shuffle=False, **sharing
+            )  # fmt: skip
+        self.origin = f"{len(crops)} crops of {self.dataset.path}"
+        transforms += [*training_transforms(self.config.joints), normalise_depth, degrade_cues]
+        return Loader(crops, self.config.batch_size, transforms, workers=self.config.num_workers, **sharing)
+
+    def _crops(self, split, images=True):
+        keys = [KEYS[stream] for stream in self.streams] if images else []
+        return self.dataset.crops(split, [*keys, JOINT_KEYS[self.config.joints], "pose"])
+
+    def _images(self, batch):
+        return [batch.get(key) if stream in self.streams else None for stream, key in KEYS.items()]
+
+    def _truth(self, split, count=None):
+        """Return what is to be predicted of a split, NumPy, as the network predicts it."""
+        batch = self._crops(split, images=False)[slice(count)]
+        return input_transforms(self.config.joints)[0](batch)[self.truth].numpy()
+
+    def _mirrored_too(self, predict, images, back):
+        """Return predict(images), averaged with what `back` makes of the mirror image's, if `flip_test`."""
+        found = predict(images)
+        if not self.config.averages_flips:
+            return found
+        rgb, flow, depth = (None if image is None else image.flip(-1) for image in images)
+        if flow is not None:
+            flow = flow * torch.tensor([-1.0, 1.0], device=flow.device)[:, None, None]
+        return (found + back(predict([rgb, flow, depth]))) / 2
+
+    def score(self, predictions):
+        if not np.isfinite(predictions).all():
+            raise TrainingStopped("predictions are not finite: the network diverged; lower learning_rate")
+        return self._evaluate(predictions)
+
+    def _evaluate(self, predictions):
+        raise NotImplementedError
+
+    def baselines(self):
+        mean = self._mean(self._truth("train", _SAMPLE))
+        return {"mean_pose": self._evaluate(np.repeat(mean[None], len(self._truth("test")), 0))}
+
+    def _mean(self, truth):
+        return truth.mean(0)
+
+
+class Keypoints(ImagePose):
+    """Learning heatmaps of keypoints, scored by PCK (of the crop's height) and, for COCO's joints, by AP."""
+
+    truth = "keypoints"
+    curves = ({"pck_0.05": "PCK, 5 % of the crop", "pck_0.1": "10 %", "oks_ap": "AP (OKS)"}, "share")
+    chosen_by = "PCK at 5 %"
+
+    def loss(self, model, batch):
+        heatmaps, keypoints = model(*self._images(batch)), batch["keypoints"]
+        weight = (keypoints[..., 2] > 0).float()
+        size = batch["image"].shape[2:]
+        if self.config.heatmap_loss == "mse":
+            return mean_squared_error(heatmaps, udp_targets(keypoints, size), weight), {}
+        return softmax_cross_entropy(heatmaps, heatmap_targets(keypoints, size), weight), {}
+
+    def predict(self, model, batch):
+        """Return keypoints (b, 17, 3): x, y in px of the crop, confidence."""
+        order = list(mirrored_order(LAYOUTS[self.config.joints]))
+        heatmaps = self._mirrored_too(
+            lambda images: model(*images).float(), self._images(batch), lambda found: found.flip(-1)[:, order]
+        )
+        return decode_udp(heatmaps) if self.config.heatmap_loss == "mse" else decode(heatmaps)
+
+    def _evaluate(self, predictions):
+        area = None
+        if self.config.joints == "coco17":
+            area = self.dataset.crops("test", ["mask"])[:]["mask"].sum((1, 2)).numpy()
+        _, height = self.dataset.size
+        size = np.full(len(predictions), height)
+        return evaluate_keypoints(predictions, self._truth("test"), size, LAYOUTS[self.config.joints], area)
+
+    def _mean(self, truth):
+        labelled = truth[..., 2:] > 0
+        places = (truth[..., :2] * labelled).sum(0) / labelled.sum(0).clip(1)
+        return np.concatenate([places, np.ones_like(places[:, :1])], -1)
+
+    def draw(self, predictions, scores, others, folder):
+        images = self.dataset.crops("test", ["image"])[: plots.CROPS]["image"].permute(0, 2, 3, 1).numpy()
+        path = folder / "keypoints.png"
+        plots.keypoints(images, predictions[: plots.CROPS], LAYOUTS[self.config.joints], path)
+        return [path]
+
+
+class Joints(ImagePose):
+    """Learning joints in space, relative to the pelvis, in m of a body of standard size, by way of heatmaps."""
+
+    truth = "pose"
+    curves = ({"mpjpe": "P1 (MPJPE)", "p_mpjpe": "P2 (P-MPJPE)"}, "mm")
+    chosen_by = "P1"
+
+    def loss(self, model, batch):
+        pose, heatmaps = model(*self._images(batch), True)
+        target, keypoints = batch["pose"], batch["keypoints"]
+        weight = (keypoints[..., 2] > 0).float()
+        joints = (pose - target).abs().sum(-1).mean()
+        limbs = (limb_vectors(pose).norm(dim=-1) - limb_vectors(target).norm(dim=-1)).abs().mean()
+        heat = softmax_cross_entropy(heatmaps, heatmap_targets(keypoints, batch["image"].shape[2:]), weight)
+        terms = {"joints": joints.detach(), "limbs": limbs.detach(), "heatmaps": heat.detach()}
+        return joints + _LIMBS * limbs + _HEATMAPS * heat, terms
+
+    def predict(self, model, batch):
+        """Return joints (b, 17, 3), m."""
+        return self._mirrored_too(lambda images: model(*images).float(), self._images(batch), flip)
+
+    def _evaluate(self, predictions):
+        return evaluate_image_poses(predictions, self._truth("test"))
