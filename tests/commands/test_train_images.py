@@ -1,0 +1,70 @@
+"""train.py on rendered people: keypoints in the image and joints in space, as a user trains and scores them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, is_drawn
+from test_train import environment, refusal, train  # noqa: F401
+
+from lib.engine.checkpoint import LATEST
+from lib.model.weights import read_checkpoint
+
+CONFIGS = ROOT / "configs" / "mambapose"
+QUIET = ["--no-mlflow", "--no-tensorboard"]
+SMALL = ["batch_size=16", "epochs=2", "warmup_steps=2", "ema=0"]
+
+
+@pytest.fixture(scope="module")
+def data(environment):  # noqa: F811
+    folder = environment["cwd"] / "people.store"
+    render = [sys.executable, ROOT / "tools" / "render_people.py", "--crops", "48", "--test-crops", "10"]
+    subprocess.run([*render, "--size", "48x64", "--out", folder], check=True, capture_output=True, **environment)
+    return [f"dt_root={folder.parent}", f"dt_file={folder.name}"]
+
+
+def test_keypoints_are_learned_scored_and_drawn(environment, data):  # noqa: F811
+    config, folder = CONFIGS / "MambaPose_nano_2d.yaml", environment["cwd"] / "runs" / "2d"
+    printed = train(environment, "--config", config, "-c", folder, *data, *SMALL, *QUIET).stdout
+    for text in ("48 crops of", "epoch 2/2", "pck_0.05", "left ankle", "mean pose", "by PCK at 5 %"):
+        assert text in printed
+    first, last = (entry["train/loss"] for entry in read_checkpoint(folder / LATEST).history)
+    assert last < first
+    for name in ("keypoints.png", "loss_curves.png"):
+        is_drawn(folder / name)
+    scores = json.loads((folder / "scores.json").read_text())
+    assert set(scores) == {"MambaPose", "mean_pose"} and 0 < scores["mean_pose"]["pck_0.2"] <= 1
+    again = train(environment, "-e", folder / "best_epoch.bin", *data, "streams=rgb+flow+depth", *QUIET)
+    assert json.loads((folder / "evaluation" / "scores.json").read_text()) == scores, again.stdout
+
+
+def test_joints_in_space_are_learned_and_a_stopped_run_goes_on(environment, data):  # noqa: F811
+    config, folder = CONFIGS / "MambaPose_nano_3d.yaml", environment["cwd"] / "runs" / "3d"
+    start = ["--config", config, "-c", folder, *data, *SMALL, "streams=rgb+depth", *QUIET]
+    train(environment, *start[:4], *[text if text != "epochs=2" else "epochs=1" for text in start[4:]])
+    printed = train(environment, "--resume", folder, *data, "epochs=2", *QUIET).stdout
+    assert "goes on from" in printed and "P1 (" not in printed and "arms" in printed and "mm" in printed
+    history = read_checkpoint(folder / LATEST).history
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    assert history[1]["train/loss"] < history[0]["train/loss"]
+    assert {"train/joints", "train/limbs", "train/heatmaps", "test/mpjpe", "test/p_mpjpe"} <= set(history[0])
+    whole = environment["cwd"] / "runs" / "whole"
+    train(environment, *start[:3], whole, *start[4:])
+    for name, value in read_checkpoint(whole / LATEST).model.items():
+        assert value.equal(read_checkpoint(folder / LATEST).model[name]), name
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["dt_root=nowhere"], "nowhere/people.store: no such set of rendered people"),
+        (["dataset=h36m"], "h36m is not for backbone MambaPose; set dataset to rendered"),
+        (["head=3d"], "coco17: head 3d has the joints of Human3.6M; set joints: h36m17"),
+        (["streams=rgb+sound"], "'rgb+sound' is unknown"),
+        (["size=nan"], "'nan'"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(environment, data, arguments, message):  # noqa: F811
+    config = CONFIGS / "MambaPose_nano_2d.yaml"
+    assert message in refusal(environment, "--config", config, "-c", "runs/no", *data, *arguments, *QUIET)
