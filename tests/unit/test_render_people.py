@@ -30,7 +30,7 @@ from lib.data.synthetic.rendered_set import HELD_BACK, MOTION, render_set
 from lib.errors import UserError
 
 SIZE = (48, 64)
-CROPS, TEST_CROPS = 100, 20
+CROPS, TEST_CROPS = 140, 20
 COMMAND = ("--crops", CROPS, "--test-crops", TEST_CROPS, "--size", "48x64", "--seed", 3)
 
 
@@ -264,7 +264,7 @@ def test_train_and_test_have_no_clip_and_no_subject_in_common(made):
 def test_batches_have_the_keys_shapes_and_types_that_are_promised(made):
     people = RenderedPeople(made, "train")
     assert len(people) == CROPS and people.size == SIZE
-    batch = people[[7, 0, 99]]
+    batch = people[[7, 0, 139]]
     expected = {
         "image": ((3, 3, 64, 48), torch.uint8),
         "flow": ((3, 2, 64, 48), torch.float32),

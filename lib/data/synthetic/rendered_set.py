@@ -143,14 +143,17 @@ class _Renderers:
 
 @contextmanager
 def _quiet_starts():
-    """Let processes that start in the block ignore interruptions, which are for this one, and use one thread."""
+    """Let processes that start in the block use one thread, and leave interruptions to this one; here they wait."""
     before = {name: os.environ.get(name) for name in _THREADS}
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(dict.fromkeys(_THREADS, "1"))
+    mask = getattr(signal, "pthread_sigmask", None)  # not on Windows; new processes inherit what is blocked
+    if mask:
+        mask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        if mask:
+            mask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
