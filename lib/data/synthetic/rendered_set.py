@@ -108,15 +108,22 @@ class _Renderers:
 
     def __init__(self, size, seed, workers):
         self._workers = workers
-        self._job = size, seed
+        # New processes, not forks: threads of libraries do not survive a fork.
+        fresh = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(workers, fresh, _start, (size, seed))
 
     def __enter__(self):
-        # New processes, not forks: threads of libraries do not survive a fork. One thread each.
-        fresh = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(self._workers, fresh, _start, self._job)
+        others = multiprocessing.active_children()
+        with _quiet_start():
+            for _ in range(self._workers):  # each call starts a process while none is idle
+                self._pool.submit(_nothing)
+        self._processes = [process for process in multiprocessing.active_children() if process not in others]
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, kind, *error):
+        if kind:
+            for process in self._processes:
+                process.terminate()
         self._pool.shutdown(cancel_futures=True)
 
     def blocks(self, split, numbers):
@@ -128,9 +135,8 @@ class _Renderers:
         left, ahead = iter(numbers), deque()
         try:
             while True:
-                with _quiet_starts():
-                    for number in islice(left, self._workers * _AHEAD - len(ahead)):
-                        ahead.append((number, self._pool.submit(_draw, split, number)))
+                for number in islice(left, self._workers * _AHEAD - len(ahead)):
+                    ahead.append((number, self._pool.submit(_draw, split, number)))
                 if not ahead:
                     return
                 number, block = ahead.popleft()
@@ -142,20 +148,30 @@ class _Renderers:
 
 
 @contextmanager
-def _quiet_starts():
-    """Let processes that start in the block use one thread, and leave interruptions to this one; here they wait."""
-    before = {name: os.environ.get(name) for name in _THREADS}
+def _quiet_start():
+    """Let processes that start in the block use one thread, and leave interruptions to this one, where they wait."""
+    variables = {name: os.environ.get(name) for name in _THREADS}
+    came: list = []
+    handlers = {
+        number: signal.signal(number, lambda *_: came.append(True)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    mask = getattr(signal, "pthread_sigmask", lambda *_: None)  # Windows has none; new processes inherit it
     os.environ.update(dict.fromkeys(_THREADS, "1"))
-    mask = getattr(signal, "pthread_sigmask", None)  # not on Windows; new processes inherit what is blocked
-    if mask:
-        mask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        if mask:
-            mask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        for name, value in before.items():
+        mask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for name, value in variables.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+    if came:
+        raise KeyboardInterrupt
+
+
+def _nothing():
+    """Do nothing."""
 
 
 class _Process:
