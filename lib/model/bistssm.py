@@ -8,14 +8,14 @@ from selective_scan import cross_scan
 from torch import nn
 
 from lib.model.recompute import recomputed
+from lib.model.scan_layer import ScanLayer
 from lib.model.scan_orders import LIMB_GRADIENTS, LIMB_PARTNER, SCAN_ORDERS
-from lib.model.scan_parameters import scan_parameters
 from lib.model.stochastic_depth import add_branch
 
 DIRECTIONS = 4  # K
 
 
-class BiSTSSM(nn.Module):
+class BiSTSSM(ScanLayer):
     """Four selective scans over the (frame, joint) grid, gated (PoseMamba, arXiv 2408.03540, section 3).
 
     Args:
@@ -40,8 +40,7 @@ class BiSTSSM(nn.Module):
         self.out_norm = nn.LayerNorm(inner)
         self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
         self.conv2d = nn.Conv2d(inner, inner, kernel_size=3, padding=1, groups=inner)
-        for name, parameter in scan_parameters(inner, rank, DIRECTIONS).items():
-            self.register_parameter(name, parameter)
+        self.add_scan_parameters(inner, rank, DIRECTIONS)
         self.out_proj = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x):
@@ -49,17 +48,7 @@ class BiSTSSM(nn.Module):
         u, gate = (F.linear(x, half) for half in self.in_proj.weight.chunk(2))  # two: each contiguous
         u = F.silu(self.conv2d(rearrange(u, "b f j d -> b d f j")))
         u = rearrange(u, "b d f j -> b f j d")
-        y = cross_scan(
-            u,
-            self.x_proj_weight,
-            self.dt_projs_weight,
-            self.dt_projs_bias,
-            -self.A_logs.exp(),
-            self.Ds,
-            self.order,
-            LIMB_PARTNER,
-            exact_limbs=self.limb_gradient == "exact",
-        )
+        y = cross_scan(u, *self.scan_weights(), self.order, LIMB_PARTNER, exact_limbs=self.limb_gradient == "exact")
         return recomputed(self._gate, y, gate)
 
     def _gate(self, y, gate):

@@ -4,7 +4,7 @@ import selective_scan.operators  # noqa: F401  registers the scans as operators
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib.model.scan_parameters import STATE_SIZE
+from lib.model.scan_layer import STATE_SIZE
 
 _SCANS = (torch.ops.selective_scan.cross_scan, torch.ops.selective_scan.scan)
 

@@ -11,9 +11,9 @@ from selective_scan.reference import selective_scan_loop
 
 from lib.config import load_config
 from lib.errors import UserError
-from lib.model import MambaPose, open_model
+from lib.model import MambaPose, open_model, recompute
 from lib.model.facts import macs_of, parameters_of
-from lib.model.mambapose import block, fusion
+from lib.model.mambapose import fusion
 from lib.model.mambapose.block import Block, GridScan, rank_of
 from lib.model.mambapose.fusion import GatedFusion
 from lib.model.mambapose.heads import HeatmapHead, _under
@@ -199,9 +199,7 @@ def test_features_under_a_heatmap():
 )
 @pytest.mark.parametrize("numbers", [2**20, 500])  # all at once; samples and tokens in slices
 def test_recomputed_gradients_are_those_of_kept_activations(options, numbers, monkeypatch):
-    monkeypatch.setattr(block, "SLICE", numbers)
-    monkeypatch.setattr("lib.model.mambapose.vim.SLICE", numbers)
-    monkeypatch.setattr(fusion, "SLICE", numbers)
+    monkeypatch.setitem(recompute.SLICE, "cpu", numbers)
     inputs = images(batch=4, height=32, width=32)
     recomputed, kept = (
         gradients(network(recompute=r, drop_path=0.3, **options).train(), inputs) for r in (True, False)

@@ -21,7 +21,7 @@ import torch
 
 from lib.cli import Parser, run
 from lib.model import PoseMamba, bistssm
-from lib.model.scan_parameters import STATE_SIZE
+from lib.model.scan_layer import STATE_SIZE
 from tools.bench import shared as benchmark
 
 MATRIX_PRODUCTS = "matrix products"

@@ -8,17 +8,16 @@ from selective_scan import cross_scan
 from torch import nn
 
 from lib.model.bistssm import DIRECTIONS, Mlp
-from lib.model.recompute import recomputed_in_slices
+from lib.model.recompute import recomputed_in_slices, slices_for
+from lib.model.scan_layer import ScanLayer
 from lib.model.scan_orders import SCAN_ORDERS
-from lib.model.scan_parameters import scan_parameters
 from lib.model.stochastic_depth import add_drawn, draw_branches
 
 MLP_RATIO = 4
 LARGEST_RANK = 32  # that the CUDA kernel is compiled for
-SLICE = 2**20  # numbers of one activation, tokens times channels, that are recomputed at once
 
 
-class GridScan(nn.Module):
+class GridScan(ScanLayer):
     """Linear, depthwise 3x3 convolution, SiLU, four scans (rows, columns, both reversed), LayerNorm, Linear.
 
     VMamba's SS2D (arXiv 2401.10166) as wide as its input and without gate; (B, H, W, C) -> (B, H, W, C).
@@ -28,16 +27,14 @@ class GridScan(nn.Module):
         super().__init__()
         self.in_proj = nn.Linear(channels, channels, bias=False)
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels)
-        for name, parameter in scan_parameters(channels, rank_of(channels), DIRECTIONS).items():
-            self.register_parameter(name, parameter)
+        self.add_scan_parameters(channels, rank_of(channels), DIRECTIONS)
         self.norm = nn.LayerNorm(channels)
         self.out_proj = nn.Linear(channels, channels, bias=False)
 
     def forward(self, x):
         u = rearrange(self.in_proj(x), "b h w c -> b c h w")
         u = rearrange(F.silu(self.conv(u)), "b c h w -> b h w c")
-        weights = (self.x_proj_weight, self.dt_projs_weight, self.dt_projs_bias, -self.A_logs.exp(), self.Ds)
-        return self.out_proj(self.norm(cross_scan(u, *weights, SCAN_ORDERS["v2"])))
+        return self.out_proj(self.norm(cross_scan(u, *self.scan_weights(), SCAN_ORDERS["v2"])))
 
 
 class Block(nn.Module):
@@ -63,7 +60,7 @@ class Block(nn.Module):
             drawn = draw_branches(2 * len(x), self.drop_path).view(-1, 2)
         if not self.recompute:
             return self._branches(x, drawn)
-        return recomputed_in_slices(self._branches, max(1, SLICE // x[0].numel()), x, drawn)
+        return recomputed_in_slices(self._branches, slices_for(x.numel(), x.device), x, drawn)
 
     def _branches(self, x, drawn):
         of_scan, of_mlp = (None, None) if drawn is None else drawn.unbind(1)
@@ -74,9 +71,10 @@ class Block(nn.Module):
         return self.scan(self.norm(x))
 
     def _feed_forward(self, x):
-        if not self.recompute or x[:1].numel() <= SLICE:
+        slices = slices_for(x.numel(), x.device)
+        if not self.recompute or len(x) > 1 or slices == 1:
             return self._mlp(x)
-        return recomputed_in_slices(self._mlp, SLICE // x.shape[-1], x.flatten(0, 2)).view_as(x)
+        return recomputed_in_slices(self._mlp, slices, x.flatten(0, 2)).view_as(x)  # one large sample: of its tokens
 
     def _mlp(self, x):
         return self.mlp(self.norm2(x))

@@ -42,10 +42,12 @@ def config_of(parameters):
 
 def _encoder_of(parameters):
     if "encoder.norm.weight" in parameters:
-        encoder, known = "vim", {size.vim: name for name, size in SIZES.items()}
-        shape = len(parameters["encoder.norm.weight"]), _blocks(parameters, "encoder.blocks.")
+        encoder = "vim"
+        known: dict[tuple, str] = {size.vim: name for name, size in SIZES.items()}
+        shape: tuple = len(parameters["encoder.norm.weight"]), _blocks(parameters, "encoder.blocks.")
     else:
-        encoder, known = "two_stage", {(size.channels, size.blocks): name for name, size in SIZES.items()}
+        encoder = "two_stage"
+        known = {(size.channels, size.blocks): name for name, size in SIZES.items()}
         channels = tuple(len(parameters[f"encoder.norm{stage}.weight"]) for stage in (1, 2))
         shape = channels, tuple(_blocks(parameters, f"encoder.stage{stage}.") for stage in (1, 2))
     if shape not in known:

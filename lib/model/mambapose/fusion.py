@@ -4,13 +4,12 @@ import torch
 from torch import nn
 
 from lib.errors import UserError
-from lib.model.recompute import recomputed_in_slices
+from lib.model.recompute import recomputed_in_slices, slices_for
 
 CHANNELS = {"rgb": 3, "flow": 3, "depth": 1}  # of `prepared` images
 CUES = ("flow", "depth")
 DROPPED = 0.3  # share of the samples that a cue is hidden from in training
 GATE = -2.0  # gates are this far from open at first
-SLICE = 2**22  # numbers of the output of the stem's first convolution that are recomputed at once
 
 
 def prepared(stream, image):
@@ -38,11 +37,15 @@ class Fusion(nn.Module):
         images = (rgb, flow, depth, shown)
         if not self.recompute:
             return self._tokens(*images)
-        first_output = self.channels // 4 * rgb[0, 0].numel() // 4
-        return recomputed_in_slices(self._tokens, max(1, SLICE // first_output), *images)
+        first_output = self.channels // 4 * rgb[:, 0].numel() // 4  # of the stem's first convolution
+        # A stem keeps a quarter as much, in units of its largest activation, as a block does in units of its input.
+        return recomputed_in_slices(self._tokens, slices_for(first_output // 4, rgb.device), *images)
 
     def draw_cues(self, batch):
         return None
+
+    def _tokens(self, rgb, flow, depth, shown):
+        raise NotImplementedError
 
 
 class EarlyFusion(Fusion):

@@ -13,7 +13,7 @@ from lib.model.mambapose.vim import Vim
 
 IMAGE_CHANNELS = {"rgb": 3, "flow": 2, "depth": 1}
 STRIDE = 16  # divides the height and width of an input
-_ENCODERS = dict(zip(ENCODERS, (TwoStage, Vim)))
+_ENCODERS: dict = dict(zip(ENCODERS, (TwoStage, Vim)))
 
 
 class MambaPose(nn.Module):
@@ -57,9 +57,10 @@ class MambaPose(nn.Module):
         if drop_path is None:
             drop_path = SIZES[size].drop_path
 
-        self.encoder = _ENCODERS[encoder](SIZES[size], drop_path, recompute)
-        channels = self.encoder.channels
-        self.fusion = FUSIONS[fusion](self.encoder.Stem, channels[0], self.streams, recompute)
+        encoder_class = _ENCODERS[encoder]
+        channels = encoder_class.channels(SIZES[size])
+        self.fusion = FUSIONS[fusion](encoder_class.Stem, channels[0], self.streams, recompute)
+        self.encoder = encoder_class(SIZES[size], drop_path, recompute)
         self.time = Block(channels[-1], drop_path, recompute) if frames > 1 else None
         self.heatmaps = HeatmapHead(channels, joints)
         self.pose = PoseHead(channels, joints, frames, width=channels[0]) if head == "3d" else None

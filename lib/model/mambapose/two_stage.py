@@ -21,15 +21,19 @@ class TwoStage(nn.Module):
 
     def __init__(self, size, drop_path, recompute=True):
         super().__init__()
-        self.channels = size.channels
+        first, second = size.channels
         rates = iter(rates_of_blocks(drop_path, sum(size.blocks)))
         self.stage1, self.stage2 = (
             nn.Sequential(*(Block(channels, next(rates), recompute) for _ in range(count)))
             for channels, count in zip(size.channels, size.blocks)
         )
         self.norm1, self.norm2 = (nn.LayerNorm(channels) for channels in size.channels)
-        self.down = nn.Conv2d(*size.channels, kernel_size=3, stride=2, padding=1)
-        self.positions = Positions(size.channels[1])
+        self.down = nn.Conv2d(first, second, kernel_size=3, stride=2, padding=1)
+        self.positions = Positions(second)
+
+    @staticmethod
+    def channels(size):
+        return size.channels
 
     def forward(self, x):
         fine = self.norm1(self.stage1(x))

@@ -2,22 +2,22 @@
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import einsum, rearrange
 from selective_scan import selective_scan
 from torch import nn
 
-from lib.model.mambapose.block import SLICE, rank_of
+from lib.model.mambapose.block import rank_of
 from lib.model.mambapose.positions import Positions
 from lib.model.mambapose.stem import PatchStem
-from lib.model.recompute import recomputed_in_slices
-from lib.model.scan_parameters import STATE_SIZE, scan_parameters
+from lib.model.recompute import recomputed_in_slices, slices_for
+from lib.model.scan_layer import STATE_SIZE, ScanLayer
 from lib.model.stochastic_depth import add_drawn, draw_branches, rates_of_blocks
 
 WIDTH = 4  # of the causal convolution
 DIRECTIONS = 2
 
 
-class SequenceScan(nn.Module):
+class SequenceScan(ScanLayer):
     """Mamba's gated layer along a sequence and along its reverse, each with its own convolution, projections, A and D.
 
     The published form v2: one input projection and one output projection, the mean of the two directions;
@@ -29,8 +29,7 @@ class SequenceScan(nn.Module):
         inner = 2 * channels
         self.in_proj = nn.Linear(channels, 2 * inner, bias=False)
         self.conv = nn.Conv1d(DIRECTIONS * inner, DIRECTIONS * inner, WIDTH, groups=DIRECTIONS * inner)
-        for name, parameter in scan_parameters(inner, rank_of(channels), DIRECTIONS).items():
-            self.register_parameter(name, parameter)
+        self.add_scan_parameters(inner, rank_of(channels), DIRECTIONS)
         self.out_proj = nn.Linear(inner, channels, bias=False)
         with torch.no_grad():
             self.out_proj.weight /= depth**0.5
@@ -45,12 +44,12 @@ class SequenceScan(nn.Module):
 
     def _scans(self, u):
         """u (B, KD, L), direction after direction, each in its own order -> the same."""
+        x_proj_weight, dt_projs_weight, dt_projs_bias, A, D = self.scan_weights()
         sequences = rearrange(u, "b (k d) l -> b k d l", k=DIRECTIONS)
-        projections = torch.einsum("bkdl,kcd->bkcl", sequences, self.x_proj_weight)
-        ranks, B, C = projections.split([self.dt_projs_weight.shape[2], STATE_SIZE, STATE_SIZE], dim=2)
-        steps = rearrange(torch.einsum("bkrl,kdr->bkdl", ranks, self.dt_projs_weight), "b k d l -> b (k d) l")
-        bias = self.dt_projs_bias.flatten()
-        return selective_scan(u, steps, -self.A_logs.exp(), B, C, self.Ds, bias, delta_softplus=True)
+        projections = einsum(sequences, x_proj_weight, "b k d l, k c d -> b k c l")
+        ranks, B, C = projections.split([dt_projs_weight.shape[2], STATE_SIZE, STATE_SIZE], dim=2)
+        steps = rearrange(einsum(ranks, dt_projs_weight, "b k r l, k d r -> b k d l"), "b k d l -> b (k d) l")
+        return selective_scan(u, steps, A, B, C, D, dt_projs_bias.flatten(), delta_softplus=True)
 
 
 class VimBlock(nn.Module):
@@ -67,7 +66,7 @@ class VimBlock(nn.Module):
         drawn = draw_branches(len(x), self.drop_path) if self.training and self.drop_path else None
         if not self.recompute:
             return self._branch(x, drawn)
-        return recomputed_in_slices(self._branch, max(1, SLICE // x[0].numel()), x, drawn)
+        return recomputed_in_slices(self._branch, slices_for(x.numel(), x.device), x, drawn)
 
     def _branch(self, x, drawn):
         return add_drawn(x, lambda x: self.scan(self.norm(x)), self.drop_path, drawn)
@@ -81,11 +80,14 @@ class Vim(nn.Module):
     def __init__(self, size, drop_path, recompute=True):
         super().__init__()
         width, depth = size.vim
-        self.channels = (width,)
         self.positions = Positions(width)
         rates = rates_of_blocks(drop_path, depth)
         self.blocks = nn.Sequential(*(VimBlock(width, depth, rate, recompute) for rate in rates))
         self.norm = nn.RMSNorm(width, eps=1e-5)
+
+    @staticmethod
+    def channels(size):
+        return size.vim[:1]
 
     def forward(self, x):
         height = x.shape[1]

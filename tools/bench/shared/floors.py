@@ -3,7 +3,7 @@
 import torch
 
 from lib.model.bistssm import DIRECTIONS
-from lib.model.scan_parameters import STATE_SIZE
+from lib.model.scan_layer import STATE_SIZE
 from tools.bench.shared.measuring import fastest
 
 
