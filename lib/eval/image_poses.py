@@ -30,7 +30,8 @@ def evaluate_image_poses(predictions, truth):
     """Return the `ImagePoseScores` of poses (n, 17, 3), m, made root-relative, in camera axes."""
     found, known = (1e3 * root_relative(poses.astype(np.float64)) for poses in (predictions, truth))
     parts = {name: _errors(found[:, part], known[:, part]) for name, part in _PARTS.items()}
-    return ImagePoseScores(*_errors(found, known), parts)
+    whole = _errors(found, known)
+    return ImagePoseScores(whole.mpjpe, whole.p_mpjpe, parts)
 
 
 def _errors(found, known):
