@@ -203,17 +203,7 @@ def validate(values, origin=None):
 
 
 def _check_dataset(config, origin):
-    entry, model = DATASETS[config.dataset], MODELS[config.backbone]
-    if entry.task != model.task:
-        fitting = [name for name, other in DATASETS.items() if other.task == model.task]
-        raise UserError(
-            f"{_where('dataset', origin)}{config.dataset} is not for backbone {config.backbone}; "
-            f"set dataset to {' or '.join(fitting)}"
-        )
-    if config.backbone == "MambaPose" and config.head == "3d" and config.joints != "h36m17":
-        raise UserError(
-            f"{_where('joints', origin)}{config.joints}: head 3d has the joints of Human3.6M; set joints: h36m17"
-        )
+    entry = DATASETS[config.dataset]
     for key, needed in entry.fixed.items():
         if getattr(config, key) != needed:
             raise UserError(

@@ -14,7 +14,7 @@ from lib.data.image_transforms import (
     training_transforms,
 )
 from lib.data.loader import Loader
-from lib.errors import TrainingStopped
+from lib.errors import TrainingStopped, UserError
 from lib.eval import plots
 from lib.eval.image_poses import evaluate_image_poses
 from lib.eval.keypoints_2d import evaluate_keypoints
@@ -34,7 +34,13 @@ _HEATMAPS = 0.02  # weight of the heatmaps' cross-entropy beside errors in m, wh
 
 
 def image_pose(config, dataset):
-    """Return the task that `config.head` asks for."""
+    """Return the task that `config.head` asks for.
+
+    Raises:
+        UserError: the head has other joints than the config.
+    """
+    if config.head == "3d" and config.joints != "h36m17":
+        raise UserError(f"joints: {config.joints}: head 3d has those of Human3.6M; set joints: h36m17")
     return {"2d": Keypoints, "3d": Joints}[config.head](config, dataset)
 
 

@@ -59,8 +59,8 @@ def test_joints_in_space_are_learned_and_a_stopped_run_goes_on(environment, data
     "arguments, message",
     [
         (["dt_root=nowhere"], "nowhere/people.store: no such set of rendered people"),
-        (["dataset=h36m"], "h36m is not for backbone MambaPose; set dataset to rendered"),
-        (["head=3d"], "coco17: head 3d has the joints of Human3.6M; set joints: h36m17"),
+        (["dataset=h36m"], "h36m is not for backbone MambaPose; set dataset: rendered"),
+        (["head=3d"], "coco17: head 3d has those of Human3.6M; set joints: h36m17"),
         (["streams=rgb+sound"], "'rgb+sound' is unknown"),
         (["size=nan"], "'nan'"),
     ],

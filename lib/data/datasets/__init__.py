@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from lib.errors import UserError
+from lib.model.registry import MODELS
 from lib.registry import Registry, load
 
 AMASS = "AMASS"  # in `subset_list`: motion without 2D detections
@@ -55,8 +57,12 @@ def open_dataset(config):
     """Return the `Dataset` of a config.
 
     Raises:
-        UserError: the data are missing or damaged, or no test source gives a clip.
+        UserError: the data are missing or damaged, are not what the model is for, or no test source gives a clip.
     """
-    dataset = DATASETS[config.dataset].load().open(config)
+    entry, model = DATASETS[config.dataset], MODELS[config.backbone]
+    if entry.task != model.task:
+        fitting = " or ".join(name for name, other in DATASETS.items() if other.task == model.task)
+        raise UserError(f"dataset: {config.dataset} is not for backbone {config.backbone}; set dataset: {fitting}")
+    dataset = entry.load().open(config)
     dataset.refuse_empty(config)
     return dataset
