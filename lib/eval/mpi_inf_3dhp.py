@@ -78,9 +78,9 @@ class Scores3DHP(scores.PoseScores, _Scores3DHP):
 
     def table(self, name, others):
         """Return the errors beside those of others, then MPJPE, PCK and AUC of this model in all detail."""
-        return f"{super().table(name, others)}\n{self.details()}"
+        return f"{super().table(name, others)}\n{self.detailed_table()}"
 
-    def details(self):
+    def detailed_table(self):
         """Return MPJPE, PCK and AUC as text: per sequence, activity and group of joints, and overall."""
         view = Table(title="MPI-INF-3DHP: MPJPE in mm, PCK at 150 mm and AUC in %")
         for title in ("", "MPJPE", "PCK", "AUC"):

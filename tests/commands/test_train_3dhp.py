@@ -94,7 +94,7 @@ def test_scores_of_clips(folder, middle):
     off[..., 1:, 0] += 0.017
     found = evaluate_clips_3dhp(off, reader)
     assert found.mpjpe == pytest.approx(16, abs=1e-3)  # 17 mm at 16 of 17 joints
-    assert "16.0" in found.details()
+    assert "16.0" in found.detailed_table()
     counted = np.zeros_like(truth)
     counted[:, [4] if middle else slice(None)] = 1
     only_counted = np.where(counted, truth, truth + 1)
