@@ -49,6 +49,20 @@ def number_within(text, fits, expected):
     raise argparse.ArgumentTypeError(f"expected {expected}")
 
 
+def count(text):
+    """Return the number that an option says, for argparse: a whole one of at least 1."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def whole(text):
+    """Return the number that an option says, for argparse: a whole one of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
 def progress_bar(items, doing, **looks):
     """Return an iterator over `items` that shows a progress bar on a terminal; `looks` are tqdm's arguments."""
     return tqdm(items, desc=doing, disable=True if sys.stderr is None else None, **looks)

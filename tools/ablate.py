@@ -180,8 +180,10 @@ class _Report:
     """Writer of the results so far: record, table and chart, in the folder and in MLflow."""
 
     def __init__(self, folder, config, entries, stopped, record):
+        from lib.model.facts import parameters_of
+
         self.folder, self.config, self.entries, self.stopped, self.record = folder, config, entries, stopped, record
-        self.parameters = sum(parameter.numel() for parameter in build_model(config).parameters())
+        self.parameters = parameters_of(build_model(config))
 
     def __call__(self):
         from lib.eval import plots

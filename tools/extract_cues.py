@@ -19,13 +19,12 @@ from lib.threads import spin_briefly
 
 spin_briefly()  # before PyTorch is loaded
 
-from lib.cli import Parser, progress_bar, run
+from lib.cli import Parser, count, progress_bar, run
 from lib.errors import UserError, needing
 from lib.files import only_one, require_file
 from lib.model.cues.registry import CUES, DEPTH, FLOW, REQUIREMENTS, open_estimator
 from lib.model.cues.store import SUFFIX, check_target, identify, open_cues, state_of
 from lib.model.device import choose_device
-from tools.bench.shared.options import count
 
 NONE = "none"
 OUTPUT = Path("demo/output")

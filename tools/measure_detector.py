@@ -19,7 +19,7 @@ from lib.threads import spin_briefly
 
 spin_briefly()  # before PyTorch is loaded
 
-from lib.cli import Parser, progress_bar, run
+from lib.cli import Parser, count, progress_bar, run
 from lib.data.motion_files import read_motion_files
 from lib.data.synthetic.body import Body
 from lib.data.synthetic.sequences import Stage
@@ -32,7 +32,6 @@ from tools.bench.detector.fit import fit
 from tools.bench.detector.parameters import table, write_parameters
 from tools.bench.detector.tracks import drawn_tracks, footage_tracks, load_tracks, save_tracks
 from tools.bench.scoring.footage import read_views
-from tools.bench.shared.options import count
 
 MOTION = ("cmu17_large.npz", "accad17.npz")
 SAMPLE = PROJECT / "demo" / "video" / "sample_video.mp4"

@@ -25,6 +25,7 @@ from lib.config import load_config
 from lib.data.datasets import open_dataset
 from lib.engine.runtime import Runtime
 from lib.engine.trainer import predict
+from lib.model.facts import parameters_of
 from lib.task.lifting import Lifting
 from lib.task.losses import mpjpe
 
@@ -73,7 +74,7 @@ def main():
                 schedule.step()
                 bar.update()
     scores = task.score(predict(model, task, Runtime(config)))
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = parameters_of(model)
     print(f"MLP, {options.layers} x {options.width}, {parameters:,} parameters, {options.epochs} epochs:")
     print(f"P1 {scores.mpjpe:.1f} mm, P2 {scores.p_mpjpe:.1f} mm")
 

@@ -11,7 +11,6 @@ command.
 import argparse
 import sys
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -19,7 +18,7 @@ from lib.threads import spin_briefly
 
 spin_briefly()  # before PyTorch is loaded
 
-from lib.cli import Parser, progress_bar, run
+from lib.cli import Parser, count, progress_bar, run, whole
 from lib.errors import needing
 from lib.files import PROJECT
 from lib.system import usable_cores
@@ -36,13 +35,6 @@ def size(text):
     return tuple(map(int, sides))
 
 
-def number(text, least=1):
-    """The type of a whole number."""
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}")
-    return int(text)
-
-
 @contextmanager
 def progress(split, crops, there):
     """A bar with the time that is left; it says where an interrupted rendering goes on."""
@@ -55,12 +47,12 @@ def progress(split, crops, there):
 def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--crops", type=number, default=20000, metavar="N", help="to train on (default: %(default)s)")
-    parser.add_argument("--test-crops", type=number, default=2000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--crops", type=count, default=20000, metavar="N", help="to train on (default: %(default)s)")
+    parser.add_argument("--test-crops", type=count, default=2000, metavar="N", help="default: %(default)s")
     parser.add_argument("--size", type=size, default=(96, 128), metavar="WxH", help="px (default: 96x128)")
-    parser.add_argument("--seed", type=partial(number, least=0), default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=whole, default=0, help="default: %(default)s")
     parser.add_argument(
-        "--workers", type=number, default=min(2, usable_cores()), help="processes (default: %(default)s)"
+        "--workers", type=count, default=min(2, usable_cores()), help="processes (default: %(default)s)"
     )
     parser.add_argument("--look", type=Path, metavar="FILE", help="image to draw of some test crops and their labels")
     options = parser.parse()

@@ -104,9 +104,3 @@ def to_h36m(keypoints, layout):
     used = np.where(matrix != 0, keypoints[..., None, :, 2], np.inf)
     confidence = np.clip(used.min(axis=-1, keepdims=True), 0, 1)
     return np.concatenate([positions, confidence], axis=-1)
-
-
-def mirrored_order(joints):
-    """Return, for each of some joints by name, the index of the one on the other side of the body."""
-    others = {name: name.replace("left", "*").replace("right", "left").replace("*", "right") for name in joints}
-    return tuple(joints.index(others[name]) for name in joints)

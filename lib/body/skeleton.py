@@ -17,14 +17,13 @@ LEFT = (4, 5, 6, 11, 12, 13)
 RIGHT = (1, 2, 3, 14, 15, 16)
 
 
-def _swapped():
-    order = list(range(len(JOINTS)))
-    for left, right in zip(LEFT, RIGHT):
-        order[left], order[right] = right, left
-    return tuple(order)
+def mirrored_order(joints):
+    """Return, for each of some joints by name, the index of the one on the other side of the body."""
+    others = {name: name.replace("left", "*").replace("right", "left").replace("*", "right") for name in joints}
+    return tuple(joints.index(others[name]) for name in joints)
 
 
-FLIPPED = _swapped()  # FLIPPED[j] is the joint on the other side of the body
+FLIPPED = mirrored_order(JOINTS)  # FLIPPED[j] is the joint on the other side of the body
 
 
 def limb_vectors(poses):

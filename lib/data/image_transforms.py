@@ -10,8 +10,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from lib.body.layouts import LAYOUTS, mirrored_order
-from lib.body.skeleton import flip
+from lib.body.layouts import LAYOUTS
+from lib.body.skeleton import flip, mirrored_order
 from lib.model.cues.degrade import degrade_depth, degrade_flow
 from lib.model.cues.normalise import normalised
 

@@ -24,6 +24,7 @@ from lib.engine.trainer import Trainer, predict
 from lib.errors import UserError
 from lib.eval import plots
 from lib.files import atomic_path, cannot_write, only_one
+from lib.model.facts import parameters_of
 from lib.model.opening import config_of, refuse_another_size
 from lib.model.registry import MODELS, build_model
 from lib.model.weights import read_checkpoint, read_weights
@@ -247,7 +248,7 @@ def _build(config, start, runtime):
 
 
 def _facts(config, model, runtime):
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = parameters_of(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = runtime.device
     scan = default_implementation(device.type)

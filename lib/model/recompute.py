@@ -9,7 +9,7 @@ SLICE = {"cpu": 2**19, "cuda": 2**21}  # numbers of an activation; a GPU needs m
 
 
 def recomputed(function, *inputs):
-    """function(*inputs); what it computes on the way is computed again in the backward pass instead of kept.
+    """Return function(*inputs), whose intermediate results are computed again in the backward pass instead of kept.
 
     Random draws in `function` would differ the second time: draw before, and pass what was drawn.
     """
@@ -24,7 +24,7 @@ def slices_for(numbers, device):
 
 
 def recomputed_in_slices(function, count, *inputs):
-    """function(*inputs), a slice of the first dimension at a time: activations of one slice exist at once in either pass.
+    """Return function(*inputs), a slice of the first dimension at a time: activations of one slice exist at once in either pass.
 
     Args:
         function: treats the entries of that dimension alike and apart, as those of a batch.

@@ -31,6 +31,6 @@ class ScanLayer(nn.Module):
 
 
 def _step_bias(*shape, smallest=1e-3, largest=0.1, floor=1e-4):
-    """Biases whose softplus is log-uniform in [smallest, largest], at least `floor` (Mamba's initial steps)."""
+    """Return biases whose softplus is log-uniform in [smallest, largest], at least `floor` (Mamba's initial steps)."""
     steps = torch.empty(shape).uniform_(math.log(smallest), math.log(largest)).exp().clamp(min=floor)
     return steps + torch.log(-torch.expm1(-steps))  # inverse of softplus

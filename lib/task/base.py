@@ -1,5 +1,9 @@
 """Base class of tasks, which a network is trained and scored for: batches, their loss, predictions and their scores."""
 
+import numpy as np
+
+from lib.errors import TrainingStopped
+
 
 class Task:
     """One kind of learning; engine and loss curves know no other.
@@ -34,6 +38,12 @@ class Task:
         Raises:
             TrainingStopped: a prediction is not finite.
         """
+        if not np.isfinite(predictions).all():
+            raise TrainingStopped("predictions are not finite: the network diverged; lower learning_rate")
+        return self.evaluate(predictions)
+
+    def evaluate(self, predictions):
+        """Return the `Scores` of finite predictions; see `score`."""
         raise NotImplementedError
 
     def baselines(self):

@@ -1,10 +1,12 @@
 """Pose in images: from the crop of a person, and cues, to keypoints in it or to joints in space."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 
-from lib.body.layouts import LAYOUTS, mirrored_order
-from lib.body.skeleton import flip, limb_vectors
+from lib.body.layouts import LAYOUTS
+from lib.body.skeleton import flip, limb_vectors, mirrored_order
 from lib.data.image_transforms import (
     JOINT_KEYS,
     KEYS,
@@ -14,7 +16,7 @@ from lib.data.image_transforms import (
     training_transforms,
 )
 from lib.data.loader import Loader
-from lib.errors import TrainingStopped, UserError
+from lib.errors import UserError
 from lib.eval import plots
 from lib.eval.image_poses import evaluate_image_poses
 from lib.eval.keypoints_2d import evaluate_keypoints
@@ -45,7 +47,7 @@ def image_pose(config, dataset):
 
 
 class ImagePose(Task):
-    """What learning keypoints and joints in space have in common.
+    """Base class of learning keypoints and of learning joints in space.
 
     Args:
         dataset: has `crops(split, keys)`, a map-style data set as `lib.data.datasets.rendered.RenderedPeople` is.
@@ -61,9 +63,8 @@ class ImagePose(Task):
         crops = self._crops(split)
         transforms = input_transforms(self.config.joints)
         if split == "test":
-            return Loader(
-                crops, self.config.batch_size, [*transforms, normalise_depth], shuffle=False, **sharing
-            )  # fmt: skip
+            transforms.append(normalise_depth)
+            return Loader(crops, self.config.batch_size, transforms, shuffle=False, **sharing)
         self.origin = f"{len(crops)} crops of {self.dataset.path}"
         transforms += [*training_transforms(self.config.joints), normalise_depth, degrade_cues]
         return Loader(crops, self.config.batch_size, transforms, workers=self.config.num_workers, **sharing)
@@ -90,17 +91,14 @@ class ImagePose(Task):
             flow = flow * torch.tensor([-1.0, 1.0], device=flow.device)[:, None, None]
         return (found + back(predict([rgb, flow, depth]))) / 2
 
-    def score(self, predictions):
-        if not np.isfinite(predictions).all():
-            raise TrainingStopped("predictions are not finite: the network diverged; lower learning_rate")
-        return self._evaluate(predictions)
-
-    def _evaluate(self, predictions):
-        raise NotImplementedError
+    @cached_property
+    def known(self):
+        """What is to be predicted of the test split: read once, scored after every epoch."""
+        return self._truth("test")
 
     def baselines(self):
         mean = self._mean(self._truth("train", _SAMPLE))
-        return {"mean_pose": self._evaluate(np.repeat(mean[None], len(self._truth("test")), 0))}
+        return {"mean_pose": self.evaluate(np.repeat(mean[None], len(self.known), 0))}
 
     def _mean(self, truth):
         return truth.mean(0)
@@ -129,13 +127,17 @@ class Keypoints(ImagePose):
         )
         return decode_udp(heatmaps) if self.config.heatmap_loss == "mse" else decode(heatmaps)
 
-    def _evaluate(self, predictions):
-        area = None
-        if self.config.joints == "coco17":
-            area = self.dataset.crops("test", ["mask"])[:]["mask"].sum((1, 2)).numpy()
+    @cached_property
+    def area(self):
+        """Area of the persons of the test split, (n,) px², for AP; None where joints are not COCO's."""
+        if self.config.joints != "coco17":
+            return None
+        return self.dataset.crops("test", ["mask"])[:]["mask"].sum((1, 2)).numpy()
+
+    def evaluate(self, predictions):
         _, height = self.dataset.size
         size = np.full(len(predictions), height)
-        return evaluate_keypoints(predictions, self._truth("test"), size, LAYOUTS[self.config.joints], area)
+        return evaluate_keypoints(predictions, self.known, size, LAYOUTS[self.config.joints], self.area)
 
     def _mean(self, truth):
         labelled = truth[..., 2:] > 0
@@ -170,5 +172,5 @@ class Joints(ImagePose):
         """Return joints (b, 17, 3), m."""
         return self._mirrored_too(lambda images: model(*images).float(), self._images(batch), flip)
 
-    def _evaluate(self, predictions):
-        return evaluate_image_poses(predictions, self._truth("test"))
+    def evaluate(self, predictions):
+        return evaluate_image_poses(predictions, self.known)

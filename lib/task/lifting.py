@@ -1,12 +1,10 @@
 """Lifting: from the 2D keypoints of a clip to the 3D joints of every frame."""
 
-import numpy as np
 import torch
 
 from lib.body.skeleton import ROOT
 from lib.data.loader import Loader
 from lib.data.transforms import lifting_transforms, scoring_transforms
-from lib.errors import TrainingStopped
 from lib.eval import PROTOCOLS, plots
 from lib.eval.baselines import linear_predictions, mean_pose_predictions
 from lib.model.inference import infer
@@ -26,7 +24,7 @@ class Lifting(Task):
 
     def __init__(self, config, dataset):
         self.config, self.dataset = config, dataset
-        self._evaluate = PROTOCOLS[dataset.protocol]
+        self._protocol = PROTOCOLS[dataset.protocol]
 
     def loaders(self, split, **sharing):
         config = self.config
@@ -54,15 +52,13 @@ class Lifting(Task):
             y[..., :2] = x[..., :2]
         return y
 
-    def score(self, predictions):
-        if not np.isfinite(predictions).all():
-            raise TrainingStopped("predictions are not finite: the network diverged; lower learning_rate")
-        return self._evaluate(predictions, self.dataset, self.config.rootrel and not self.config.gt_2d)
+    def evaluate(self, predictions):
+        return self._protocol(predictions, self.dataset, self.config.rootrel and not self.config.gt_2d)
 
     def baselines(self):
         """Return the `Scores` of the mean training pose, and of a linear regression."""
         found = {"mean_pose": mean_pose_predictions, "linear": linear_predictions}
-        return {name: self._evaluate(predicted(self.dataset), self.dataset) for name, predicted in found.items()}
+        return {name: self._protocol(predicted(self.dataset), self.dataset) for name, predicted in found.items()}
 
     def draw(self, predictions, scores, others, folder):
         paths = [folder / "per_action.png", folder / "skeletons.png"]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lib.body.layouts import LAYOUTS, mirrored_order
+from lib.body.layouts import LAYOUTS
+from lib.body.skeleton import mirrored_order
 from lib.data.image_transforms import Warp, as_numbers, change_colours, degrade_cues, erase, input_transforms
 
 HEIGHT, WIDTH, COUNT = 96, 80, 64

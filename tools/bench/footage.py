@@ -20,7 +20,7 @@ from importlib.metadata import distributions
 
 import torch
 
-from lib.cli import Parser, progress_bar, run
+from lib.cli import Parser, count, progress_bar, run
 from lib.errors import needing
 from lib.memory import reuse_freed_memory
 from lib.video.detection import DETECTORS
@@ -29,7 +29,6 @@ from tools.bench import shared as benchmark
 from tools.bench.scoring import footage, footage_scores, world_landmarks
 from tools.bench.scoring.matching import estimate_of, nobody
 from tools.bench.scoring.overlay import write_overlay
-from tools.bench.shared.options import count
 
 PACKAGES = ("numpy", "scipy", "av", "opencv-contrib-python", "opencv-python", "onnxruntime", "mediapipe", "trackers")
 COLUMNS = {  # of the table: heading, factor, format

@@ -19,12 +19,11 @@ from statistics import median
 
 import torch
 
-from lib.cli import Parser, progress_bar, run
+from lib.cli import Parser, count, progress_bar, run
 from lib.engine.checkpoint import LATEST
 from lib.files import PROJECT
 from lib.model.weights import read_checkpoint
 from tools.bench.shared.clips import write_clips
-from tools.bench.shared.options import count
 from tools.bench.shared.report import machine, table, write_json
 from tools.bench.shared.sizes import SIZES
 

@@ -7,6 +7,7 @@ from lib.body.skeleton import LEFT, LIMBS, RIGHT
 from lib.data.datasets.rendered import KEYS, RenderedPeople
 from lib.data.synthetic.body import SEGMENTS, SOMEONE
 from lib.files import atomic_path
+from lib.model.cues.colours import depth_colours, flow_colours
 
 _ACROSS, _SHOWN = 3, 24  # crops beside each other, and in all
 _TALL = 256  # px, of a crop on the sheet
@@ -42,7 +43,10 @@ def _tile(crop):
     size = (round(image.shape[1] * times), _TALL)
     drawn = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
     parts = [drawn, _skeleton(drawn.copy(), crop, times)]
-    for colours in (_depth(crop["depth"][0]), _flow(crop["flow"]), _segments(crop["segments"])):
+    near = 1 / crop["depth"][0]
+    longest = max(np.hypot(*crop["flow"]).max(), 1e-6)
+    shown = depth_colours(near, near.min(), near.max()), flow_colours(crop["flow"], longest)
+    for colours in (*shown, _segments(crop["segments"])):
         parts.append(cv2.resize(colours, size, interpolation=cv2.INTER_NEAREST))
     return np.pad(np.concatenate(parts, axis=1), ((0, _GAP), (0, _GAP), (0, 0)))
 
@@ -57,20 +61,6 @@ def _skeleton(image, crop, times):
     for joint in crop["coco"][crop["coco"][:, 2] > 0]:
         cv2.circle(image, place(joint), 20, _SEEN if joint[2] == 2 else _HIDDEN, -1, cv2.LINE_AA, 3)
     return image
-
-
-def _depth(depth):
-    near = 1 / depth
-    near = (near - near.min()) / max(np.ptp(near), 1e-6)
-    return cv2.applyColorMap((255 * near).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-
-
-def _flow(flow):
-    length = np.hypot(*flow)
-    hue = np.degrees(np.arctan2(flow[1], flow[0])) / 2 % 180
-    saturation = 255 * length / max(length.max(), 1e-6)
-    hsv = np.stack([hue, saturation, np.full_like(hue, 255)], axis=-1).astype(np.uint8)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
 def _segments(segments):

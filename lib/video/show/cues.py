@@ -1,7 +1,9 @@
-"""Pictures of cues: a frame beside its flow, coloured by direction with a wheel as legend, and its depth."""
+"""Panels of cues: a frame beside its flow, coloured by direction with a wheel as legend, and its depth."""
 
 import cv2
 import numpy as np
+
+from lib.model.cues.colours import depth_colours, flow_colours, flow_wheel
 
 _NARROWEST = 256  # px, of a panel; smaller ones are enlarged
 _CAPTION, _LETTERS = 22, 0.42  # px; of Hershey's height
@@ -9,7 +11,6 @@ _BACK, _TEXT = (30, 34, 42), (236, 233, 224)  # RGB
 _LOOKED_AT = 40  # frames, for the range of colours
 _FASTEST, _FAR_AND_NEAR = 0.995, (0.01, 0.99)  # quantiles that get the strongest colours
 _LEAST_MOTION = 1.0  # px
-_DEPTH_COLOURS = cv2.COLORMAP_INFERNO
 _WHEEL = 0.11  # of the panel's shorter side: the wheel's radius
 
 
@@ -75,29 +76,6 @@ class CuePanels:
         panel[_CAPTION:] = self._fitted(image)
         _write(panel, text, (6, 15), _TEXT)
         return panel
-
-
-def flow_colours(flow, fastest):
-    """Return flow (2, H, W) as (H, W, 3) uint8: hue tells the direction, saturation the speed; what rests is white.
-
-    Red moves to the right, yellow-green down, cyan to the left, violet up. fastest: px, speed of the strongest colours.
-    """
-    speed, angle = cv2.cartToPolar(flow[0], flow[1], angleInDegrees=True)
-    hsv = np.stack([angle, np.clip(speed / fastest, 0, 1), np.ones_like(speed)], axis=-1)
-    return np.rint(255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)).astype(np.uint8)
-
-
-def flow_wheel(radius):
-    """Return the colours of all directions and speeds, (2 * radius + 1, the same, 3) uint8; the rim is the fastest."""
-    down, right = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float32)
-    return flow_colours(np.stack([right, down]), radius)
-
-
-def depth_colours(depth, far, near):
-    """Return depth (H, W), near is large, as (H, W, 3) uint8: dark is far, bright is near."""
-    grey = np.clip((depth - far) / max(near - far, 1e-6), 0, 1)
-    coloured = cv2.applyColorMap(np.rint(255 * grey).astype(np.uint8), _DEPTH_COLOURS)
-    return cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB)
 
 
 def _some(array):

@@ -1,9 +1,10 @@
 """Functions that the benchmarks share."""
 
+from lib.cli import count, whole
 from tools.bench.shared.floors import measure_rates, scan_floor
 from tools.bench.shared.implementations import REFERENCE, SLOW, chosen, implementations
 from tools.bench.shared.measuring import measure_memory, peak_growth, progress, resident_peak, seconds_of, time_in_turn
-from tools.bench.shared.options import add_options, add_sizes, count, device_of, options_of, whole
+from tools.bench.shared.options import add_options, add_sizes, device_of, options_of
 from tools.bench.shared.report import (
     PASSES,
     conditions,

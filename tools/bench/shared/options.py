@@ -1,10 +1,10 @@
 """Options that benchmarks share."""
 
-from argparse import ArgumentTypeError
 from pathlib import Path
 
 import torch
 
+from lib.cli import count
 from lib.errors import UserError
 from tools.bench.shared.implementations import NAMES
 
@@ -40,20 +40,6 @@ def device_of(options):
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
     return torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def count(text):
-    """Return the number that an option says, for argparse: a whole one of at least 1."""
-    if not text.isdecimal() or int(text) == 0:
-        raise ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def whole(text):
-    """Return the number that an option says, for argparse: a whole one of at least 0."""
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
-    return int(text)
 
 
 def options_of(options, device):
