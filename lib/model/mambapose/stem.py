@@ -5,6 +5,17 @@ import math
 from einops.layers.torch import Rearrange
 from torch import nn
 
+from lib.model.recompute import recomputed, slices_for
+
+
+def slices_of(images, channels):
+    """Return how many slices of images (B, N, H, W) a stem to C channels is recomputed in.
+
+    It keeps a quarter as many numbers, in units of its first output, as a block does in units of its input.
+    """
+    first_output = channels // 4 * images[:, 0].numel() // 4
+    return slices_for(first_output // 4, images.device)
+
 
 class ConvStem(nn.Sequential):
     """Three 3x3 convolutions with stride 2, GroupNorm and GELU; (B, N, H, W) -> (B, H / 8, W / 8, C).
@@ -12,24 +23,30 @@ class ConvStem(nn.Sequential):
     Args:
         in_channels: N.
         channels: C; the first two convolutions have a quarter and a half of it.
+        recompute: compute the activations of one large image again, a layer at a time, instead of keeping them.
     """
 
-    def __init__(self, in_channels, channels):
+    def __init__(self, in_channels, channels, recompute=False):
         layers = []
         for width in (channels // 4, channels // 2, channels):
-            layers += [
-                nn.Conv2d(in_channels, width, kernel_size=3, stride=2, padding=1, bias=False),
-                nn.GroupNorm(math.gcd(width, 8), width),
-                nn.GELU(),
-            ]
+            conv = nn.Conv2d(in_channels, width, kernel_size=3, stride=2, padding=1, bias=False)
+            layers.append(nn.Sequential(conv, nn.GroupNorm(math.gcd(width, 8), width), nn.GELU()))
             in_channels = width
         super().__init__(*layers, Rearrange("b c h w -> b h w c"))
+        self.channels = channels
+        self.recompute = recompute
+
+    def forward(self, x):
+        by_layers = self.recompute and len(x) == 1 and slices_of(x, self.channels) > 1
+        for layer in self:
+            x = recomputed(layer, x) if by_layers else layer(x)
+        return x
 
 
 class PatchStem(nn.Sequential):
     """Linear embedding of patches of 16 x 16 px; (B, N, H, W) -> (B, H / 16, W / 16, C)."""
 
-    def __init__(self, in_channels, channels):
+    def __init__(self, in_channels, channels, recompute=False):
         super().__init__(
             nn.Conv2d(in_channels, channels, kernel_size=16, stride=16),
             Rearrange("b c h w -> b h w c"),
