@@ -60,9 +60,8 @@ def _blocks(parameters, prefix):
 
 
 def _fusion_of(parameters):
-    kernels = [value for name, value in parameters.items() if name.startswith("fusion.stem.") and value.dim() == 4]
-    if kernels:
-        seen = kernels[0].shape[1]
+    if "fusion.stem.0.weight" in parameters:
+        seen = parameters["fusion.stem.0.weight"].shape[1]
         (streams,) = [s for s in STREAM_SETS if seen == sum(CHANNELS[stream] for stream in s.split("+"))]
         return {"fusion": "early", "streams": streams}
     cues = [cue for cue in CUES if f"fusion.cues.{cue}.gate.weight" in parameters]

@@ -2,6 +2,7 @@
 
 import math
 
+from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import nn
 
@@ -23,24 +24,33 @@ class ConvStem(nn.Sequential):
     Args:
         in_channels: N.
         channels: C; the first two convolutions have a quarter and a half of it.
-        recompute: compute the activations of one large image again, a layer at a time, instead of keeping them.
+        recompute: compute the activations of one large image again, a stride at a time, instead of keeping them.
     """
 
     def __init__(self, in_channels, channels, recompute=False):
         layers = []
         for width in (channels // 4, channels // 2, channels):
-            conv = nn.Conv2d(in_channels, width, kernel_size=3, stride=2, padding=1, bias=False)
-            layers.append(nn.Sequential(conv, nn.GroupNorm(math.gcd(width, 8), width), nn.GELU()))
+            layers += [
+                nn.Conv2d(in_channels, width, kernel_size=3, stride=2, padding=1, bias=False),
+                nn.GroupNorm(math.gcd(width, 8), width),
+                nn.GELU(),
+            ]
             in_channels = width
-        super().__init__(*layers, Rearrange("b c h w -> b h w c"))
+        super().__init__(*layers)
         self.channels = channels
         self.recompute = recompute
 
     def forward(self, x):
-        by_layers = self.recompute and len(x) == 1 and slices_of(x, self.channels) > 1
-        for layer in self:
-            x = recomputed(layer, x) if by_layers else layer(x)
-        return x
+        by_strides = self.recompute and len(x) == 1 and slices_of(x, self.channels) > 1
+        for conv, norm, gelu in zip(*[iter(self)] * 3):
+            x = recomputed(_through, x, conv, norm, gelu) if by_strides else _through(x, conv, norm, gelu)
+        return rearrange(x, "b c h w -> b h w c")
+
+
+def _through(x, *layers):
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 class PatchStem(nn.Sequential):
