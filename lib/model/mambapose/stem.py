@@ -42,8 +42,10 @@ class ConvStem(nn.Sequential):
 
     def forward(self, x):
         by_strides = self.recompute and len(x) == 1 and slices_of(x, self.channels) > 1
-        for conv, norm, gelu in zip(*[iter(self)] * 3):
-            x = recomputed(_through, x, conv, norm, gelu) if by_strides else _through(x, conv, norm, gelu)
+        layers = list(self)
+        for first in range(0, len(layers), 3):
+            step = layers[first : first + 3]
+            x = recomputed(_through, x, *step) if by_strides else _through(x, *step)
         return rearrange(x, "b c h w -> b h w c")
 
 
