@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import nn
@@ -42,6 +43,9 @@ class ConvStem(nn.Sequential):
 
     def forward(self, x):
         by_strides = self.recompute and len(x) == 1 and slices_of(x, self.channels) > 1
+        x = x.contiguous(
+            memory_format=torch.channels_last
+        )  # convolutions of few channels are faster so, and tokens free
         layers = list(self)
         for first in range(0, len(layers), 3):
             step = layers[first : first + 3]
