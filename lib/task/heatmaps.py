@@ -83,10 +83,10 @@ def _mean_in_window(share, window):
     y, x = (most // width).to(share), (most % width).to(share)
     for _ in range(1 + REFINEMENTS):
         in_x, in_y = _shares_in_window(columns, x, window), _shares_in_window(rows, y, window)
-        of_columns = einsum(share, in_y, "b j h w, b j h -> b j w") * in_x
-        of_rows = einsum(share, in_x, "b j h w, b j w -> b j h") * in_y
-        mass = of_columns.sum(-1)
-        x, y = of_columns @ columns / mass.clamp(min=1e-12), of_rows @ rows / mass.clamp(min=1e-12)
+        seen = share * in_y[..., :, None] * in_x[..., None, :]
+        mass = seen.sum((2, 3))
+        x = (seen.sum(2) * columns).sum(-1) / mass.clamp(min=1e-12)
+        y = (seen.sum(3) * rows).sum(-1) / mass.clamp(min=1e-12)
     return torch.stack([_pixel(x), _pixel(y)], dim=-1), mass
 
 

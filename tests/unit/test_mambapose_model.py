@@ -17,7 +17,7 @@ from lib.model.mambapose import fusion
 from lib.model.mambapose.block import Block, GridScan, rank_of
 from lib.model.mambapose.fusion import GatedFusion
 from lib.model.mambapose.heads import HeatmapHead, _under
-from lib.model.mambapose.sizes import ENCODERS, FUSIONS, SIZES, STREAM_SETS
+from lib.model.mambapose.sizes import ENCODERS, FUSIONS, HEADS, SIZES, STREAM_SETS
 from lib.model.mambapose.stem import ConvStem
 from lib.model.mambapose.vim import SequenceScan
 from lib.model.registry import build_model, model_of
@@ -197,7 +197,7 @@ def test_features_under_a_heatmap():
     [{}, {"fusion": "early"}, {"encoder": "vim"}, {"head": "3d"}, {"frames": 2}],
     ids=lambda options: "-".join(map(str, options.values())) or "default",
 )
-@pytest.mark.parametrize("numbers", [2**20, 500])  # all at once; samples and tokens in slices
+@pytest.mark.parametrize("numbers", [2**20, 500])  # all at once; slices of samples, of tokens and of a stem's layers
 def test_recomputed_gradients_are_those_of_kept_activations(options, numbers, monkeypatch):
     monkeypatch.setitem(recompute.SLICE, "cpu", numbers)
     inputs = images(batch=4, height=32, width=32)
@@ -297,6 +297,29 @@ def test_frames_are_mixed_both_ways_and_clips_are_not():
     other = rgb.clone()
     other[1] = 0
     assert (alone(other) != alone(rgb)).flatten(1).any(1).tolist() == [False, True, False, False, False, False]
+
+
+# ---- A citizen of PyTorch ----
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("head", HEADS)
+def test_autocast(encoder, head):
+    model, inputs = network(encoder=encoder, head=head, drop_path=0.2).eval(), images()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = model(**inputs)
+    assert relative_error(found, model(**inputs)) < 0.03
+    with torch.autocast("cpu", torch.bfloat16):
+        model.train()(**inputs).float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_torch_export(encoder):
+    model, inputs = network(encoder=encoder, head="3d").eval(), images()
+    program = torch.export.export(model, (), inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(**inputs), model(**inputs))
 
 
 # ---- Errors ----

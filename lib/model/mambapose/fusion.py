@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from lib.errors import UserError
-from lib.model.recompute import recomputed_in_slices, slices_for
+from lib.model.mambapose.stem import slices_of
+from lib.model.recompute import recomputed_in_slices
 
 CHANNELS = {"rgb": 3, "flow": 3, "depth": 1}  # of `prepared` images
 CUES = ("flow", "depth")
@@ -37,9 +38,7 @@ class Fusion(nn.Module):
         images = (rgb, flow, depth, shown)
         if not self.recompute:
             return self._tokens(*images)
-        first_output = self.channels // 4 * rgb[:, 0].numel() // 4  # of the stem's first convolution
-        # A stem keeps a quarter as much, in units of its largest activation, as a block does in units of its input.
-        return recomputed_in_slices(self._tokens, slices_for(first_output // 4, rgb.device), *images)
+        return recomputed_in_slices(self._tokens, slices_of(rgb, self.channels), *images)
 
     def draw_cues(self, batch):
         return None
@@ -54,7 +53,7 @@ class EarlyFusion(Fusion):
     def __init__(self, stem, channels, streams, recompute):
         super().__init__(channels, recompute)
         self.streams = streams
-        self.stem = stem(sum(CHANNELS[stream] for stream in streams), channels)
+        self.stem = stem(sum(CHANNELS[stream] for stream in streams), channels, recompute)
 
     def _tokens(self, rgb, flow, depth, shown):
         images = {"rgb": rgb, "flow": flow, "depth": depth}
@@ -72,8 +71,9 @@ class GatedFusion(Fusion):
 
     def __init__(self, stem, channels, streams, recompute):
         super().__init__(channels, recompute)
-        self.rgb = stem(CHANNELS["rgb"], channels)
-        self.cues = nn.ModuleDict({cue: _Cue(stem, CHANNELS[cue], channels) for cue in CUES if cue in streams})
+        self.rgb = stem(CHANNELS["rgb"], channels, recompute)
+        seen = [cue for cue in CUES if cue in streams]
+        self.cues = nn.ModuleDict({cue: _Cue(stem, CHANNELS[cue], channels, recompute) for cue in seen})
 
     def draw_cues(self, batch):
         return torch.empty(batch, len(CUES)).bernoulli_(1 - DROPPED) if self.training and self.cues else None
@@ -93,9 +93,9 @@ class GatedFusion(Fusion):
 class _Cue(nn.Module):
     """The gated part of one cue: its own stem, a quarter as wide."""
 
-    def __init__(self, stem, in_channels, channels):
+    def __init__(self, stem, in_channels, channels, recompute):
         super().__init__()
-        self.stem = stem(in_channels, channels // 4)
+        self.stem = stem(in_channels, channels // 4, recompute)
         self.project = nn.Linear(channels // 4, channels)
         self.gate = nn.Linear(2 * channels, channels)
         nn.init.constant_(self.gate.bias, GATE)

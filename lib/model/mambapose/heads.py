@@ -1,4 +1,7 @@
-"""From features to heatmaps of joints, and on to joints in space."""
+"""From features to heatmaps of joints, and on to joints in space.
+
+Places and depths are sums and not products of matrices, which autocast would round to half precision.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -80,14 +83,13 @@ def _places(share):
         (torch.arange(size, device=share.device, dtype=share.dtype) - (size - 1) / 2) / height
         for size in (height, width)
     )
-    return torch.stack([share.sum(2) @ columns, share.sum(3) @ rows], dim=-1)
+    return torch.stack([(share.sum(2) * columns).sum(-1), (share.sum(3) * rows).sum(-1)], dim=-1)
 
 
 def _depth(share, depth, shown):
     """Return the mean depth under each heatmap, and 1; 0 and 0 where there is none: (B, J, 2)."""
     if depth is None:
         return share.new_zeros(*share.shape[:2], 2)
-    cells = F.avg_pool2d(depth.to(share), STRIDE)[:, 0]
-    mean = einsum(share, cells, "b j h w, b h w -> b j")
+    mean = (share * F.avg_pool2d(depth.to(share), STRIDE)).sum((2, 3))
     found = torch.stack([mean, torch.ones_like(mean)], dim=-1)
     return found if shown is None else found * shown.to(found, non_blocking=True).view(-1, 1, 1)

@@ -18,7 +18,7 @@ class Size(NamedTuple):
 SIZES = {
     "nano": Size((48, 96), (2, 6), (96, 9), 0.0),
     "tiny": Size((96, 192), (2, 8), (192, 13), 0.1),
-    "small": Size((192, 384), (2, 13), (384, 23), 0.1),  # as large as ViTPose-S, 24.3 M
+    "small": Size((192, 384), (2, 14), (384, 23), 0.1),  # as large as ViTPose-S, 24.3 M
     "base": Size((384, 768), (2, 13), (768, 23), 0.3),  # as large as ViTPose-B, 90.0 M
 }
 HEADS = ("2d", "3d")

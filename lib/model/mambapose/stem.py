@@ -2,8 +2,21 @@
 
 import math
 
+import torch
+from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import nn
+
+from lib.model.recompute import recomputed, slices_for
+
+
+def slices_of(images, channels):
+    """Return how many slices of images (B, N, H, W) a stem to C channels is recomputed in.
+
+    It keeps a quarter as many numbers, in units of its first output, as a block does in units of its input.
+    """
+    first_output = channels // 4 * images[:, 0].numel() // 4
+    return slices_for(first_output // 4, images.device)
 
 
 class ConvStem(nn.Sequential):
@@ -12,9 +25,10 @@ class ConvStem(nn.Sequential):
     Args:
         in_channels: N.
         channels: C; the first two convolutions have a quarter and a half of it.
+        recompute: compute the activations of one large image again, a stride at a time, instead of keeping them.
     """
 
-    def __init__(self, in_channels, channels):
+    def __init__(self, in_channels, channels, recompute=False):
         layers = []
         for width in (channels // 4, channels // 2, channels):
             layers += [
@@ -23,13 +37,32 @@ class ConvStem(nn.Sequential):
                 nn.GELU(),
             ]
             in_channels = width
-        super().__init__(*layers, Rearrange("b c h w -> b h w c"))
+        super().__init__(*layers)
+        self.channels = channels
+        self.recompute = recompute
+
+    def forward(self, x):
+        by_strides = self.recompute and len(x) == 1 and slices_of(x, self.channels) > 1
+        x = x.contiguous(
+            memory_format=torch.channels_last
+        )  # convolutions of few channels are faster so, and tokens free
+        layers = list(self)
+        for first in range(0, len(layers), 3):
+            step = layers[first : first + 3]
+            x = recomputed(_through, x, *step) if by_strides else _through(x, *step)
+        return rearrange(x, "b c h w -> b h w c")
+
+
+def _through(x, *layers):
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 class PatchStem(nn.Sequential):
     """Linear embedding of patches of 16 x 16 px; (B, N, H, W) -> (B, H / 16, W / 16, C)."""
 
-    def __init__(self, in_channels, channels):
+    def __init__(self, in_channels, channels, recompute=False):
         super().__init__(
             nn.Conv2d(in_channels, channels, kernel_size=16, stride=16),
             Rearrange("b c h w -> b h w c"),
