@@ -1,11 +1,14 @@
-"""Train one config once for each scan order, and compare the scores.
+"""Train one config several times with other keys and seeds, and compare the scores.
 
 python tools/ablate.py --config configs/pose3d/PoseMamba_train_h36m_S.yaml -c checkpoint/ablation
 python tools/ablate.py --config configs/pose3d/PoseMamba_train_cmu.yaml -c checkpoint/ablation --limb-gradients
+python tools/ablate.py --config configs/mambapose/MambaPose_nano_2d.yaml -c checkpoint/streams --seeds 0 1 2
+python tools/ablate.py --config configs/mambapose/MambaPose_nano_2d.yaml -c checkpoint/rate \\
+    --entries learning_rate=1e-3,ema=0.99 learning_rate=4e-3,ema=0.999
 
-Each entry is a run of train.py in a folder of its own, and in MLflow a child of one run. After an interruption the same
-command goes on: finished entries are skipped, the one under way is resumed. Left in the folder: ablation.json,
-ablation.txt, ablation.png.
+Without --entries: PoseMamba's scan orders, or MambaPose's streams and encoders. Each training is a run of train.py in a
+folder of its own, and in MLflow a child of one run. After an interruption the same command goes on: finished entries are
+skipped, the one under way is resumed. Left in the folder: ablation.json, ablation.txt, ablation.png, curves.png.
 """
 
 import argparse
@@ -13,54 +16,27 @@ import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import Parser, run
+from lib.cli import Parser, run, whole
 from lib.config import load_config
+from lib.engine.ablation import entries_of, summary, variation
 from lib.engine.processes import one_voice
 from lib.errors import TrainingStopped, UserError
 from lib.files import atomic_path, only_one
 from lib.model.registry import MODELS, build_model
-from lib.model.scan_orders import LIMB_GRADIENTS, SCAN_ORDERS
+from lib.model.scan_orders import DISTINCT_ORDERS, LIMB_GRADIENTS, SCAN_ORDERS
 
-RECORD = "ablation.json"
-ORDERS = [name for number, (name, order) in enumerate(SCAN_ORDERS.items())
-          if order not in list(SCAN_ORDERS.values())[:number]]  # fmt: skip
-_VARIED = ("scan", "limb_gradient")
-
-
-class Entry(NamedTuple):
-    """Training run of an ablation; limb_gradient: None where the order has no limb term."""
-
-    scan: str
-    limb_gradient: str | None
-
-    @property
-    def name(self):
-        return "-".join(filter(None, self))
-
-    @property
-    def overrides(self):
-        return [f"{key}={value}" for key, value in self._asdict().items() if value]
-
-
-def entries_of(orders, gradients):
-    """Return the `Entry`s of scan orders; those with a limb term once for each of its gradients."""
-    return [
-        Entry(scan, gradient)
-        for scan in orders
-        for gradient in (gradients if any(direction.limbs for direction in SCAN_ORDERS[scan]) else [None])
-    ]
+RECORD, TABLE, BARS, CURVES = "ablation.json", "ablation.txt", "ablation.png", "curves.png"
 
 
 @one_voice()
 def main():
     options = _parse()
-    config = _config(options)
-    gradients = LIMB_GRADIENTS if options.limb_gradients else [config.limb_gradient]
-    entries = entries_of(options.orders or ORDERS, gradients)
+    config = load_config(options.config, options.overrides)
+    entries = entries_of(_variations(options, config), options.seeds)
+    _refuse(options, config, entries)
 
     from lib.engine.experiment import train_model  # after parsing: --help need not load torch
     from lib.engine.recorder import Run
@@ -68,32 +44,34 @@ def main():
     from train import parse as training_options
 
     folder = Path(options.checkpoint)
+    varied = {key for entry in entries for key in (*entry.keys, "seed")}
     with ExitStack() as running:
         runtime = running.enter_context(Runtime(config))  # the processes stay together from entry to entry
         is_main = runtime.is_main
         waiting = runtime.first([entry for entry in entries if not _is_finished(folder / entry.name)])
         if is_main:
             running.enter_context(only_one(folder / "ablation", named=folder))
-        run_id = _recorded_run(folder, config, entries)
+        shared = config.model_dump(exclude=varied)
+        run_id = _recorded_run(folder, shared, entries)
         recorder = Run(folder, config.experiment, options.mlflow and is_main, use_tensorboard=False, run_id=run_id)
         record = running.enter_context(recorder)
         stopped = {}
-        report = _Report(folder, config, entries, stopped, record) if is_main else lambda: None
+        report = _Report(folder, options, shared, entries, stopped, record) if is_main else lambda: None
         report()
-        record.parameters({**config.model_dump(exclude=set(_VARIED)), "entries": len(entries)})
+        record.parameters({**shared, "entries": len(entries)})
         for entry in waiting:
             if is_main:
                 print(f"ablation: {entry.name}, {entries.index(entry) + 1} of {len(entries)}", flush=True)
             try:
                 train_model(training_options(_arguments(options, entry, folder)))
             except TrainingStopped as error:  # of this entry alone
-                stopped[entry] = str(error)
+                stopped[entry.name] = str(error)
             finally:
                 report()
         if is_main:
-            print((folder / "ablation.txt").read_text())
+            print((folder / TABLE).read_text())
         if stopped:
-            raise TrainingStopped("; ".join(f"{entry.name}: {error}" for entry, error in stopped.items()))
+            raise TrainingStopped("; ".join(f"{name}: {error}" for name, error in stopped.items()))
 
 
 def _parse():
@@ -101,36 +79,71 @@ def _parse():
     parser.add_argument("--config", metavar="FILE", required=True, help="YAML config of train.py")
     parser.add_argument("-c", "--checkpoint", metavar="DIR", required=True, help="folder of the ablation")
     parser.add_argument(
-        "--orders", metavar="ORDER", action="extend", nargs="+", choices=ORDERS,
-        help=f"scan orders (default: all, {', '.join(ORDERS)})",
+        "--entries", metavar="KEY=VALUE", action="extend", nargs="+", type=_entry,
+        help="what is trained: keys of the config, those of one training joined by commas",
+    )  # fmt: skip
+    parser.add_argument(
+        "--orders", metavar="ORDER", action="extend", nargs="+", choices=DISTINCT_ORDERS,
+        help=f"scan orders (default: all, {', '.join(DISTINCT_ORDERS)})",
     )  # fmt: skip
     parser.add_argument("--limb-gradients", action="store_true", help="orders with limbs: each gradient of that term")
+    parser.add_argument(
+        "--seeds", metavar="N", action="extend", nargs="+", type=whole, help="every entry once with each of these seeds"
+    )
     parser.add_argument("--no-mlflow", dest="mlflow", action="store_false", help="record nothing in MLflow")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any config key")
     return parser.parse()
 
 
-def _config(options):
-    """Return the config that all entries share.
+def _entry(text):
+    try:
+        return variation(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected key=value, or several with commas, got {text!r}") from error
+
+
+def _variations(options, config):
+    """Return the {key: text} of every variation.
 
     Raises:
-        UserError: it is wrong, or cannot be ablated.
+        UserError: the model has nothing to compare, or options contradict each other.
     """
-    config = load_config(options.config, options.overrides)
-    varied = [*_VARIED[:1], *(_VARIED[1:] if options.limb_gradients else [])]
+    if options.entries:
+        if options.orders or options.limb_gradients:
+            raise UserError("--entries: says all that is compared; leave out --orders and --limb-gradients")
+        return options.entries
+    model = MODELS[config.backbone]
+    if "scan" not in model.keys:
+        if options.orders or options.limb_gradients:
+            raise UserError(f"backbone: {config.backbone} has no scan orders to compare")
+        if not model.variations:
+            raise UserError(f"backbone: {config.backbone} has nothing to compare by default; give --entries")
+        return model.variations
+    gradients = LIMB_GRADIENTS if options.limb_gradients else [config.limb_gradient]
+    orders = options.orders or [keys["scan"] for keys in model.variations]
+    with_limbs = {order for order in orders if any(direction.limbs for direction in SCAN_ORDERS[order])}
+    return [
+        {"scan": order} | ({"limb_gradient": gradient} if gradient else {})
+        for order in orders
+        for gradient in (gradients if order in with_limbs else [None])
+    ]
+
+
+def _refuse(options, config, entries):
+    """Raise a `UserError` for a config that cannot be ablated."""
     for override in options.overrides:
         key = override.partition("=")[0]
-        if key in varied:
+        chosen_here = key == "limb_gradient" and not options.limb_gradients
+        if not chosen_here and any(key in entry.keys for entry in entries):
             raise UserError(f"{override}: {key} is what the ablation varies; leave it out")
-    if "scan" not in MODELS[config.backbone].keys:
-        raise UserError(f"backbone: {config.backbone} has no scan orders to compare")
+        if key == "seed" and options.seeds:
+            raise UserError(f"{override}: --seeds says the seeds; leave it out")
     for key in ("no_eval", "finetune"):
         if getattr(config, key):
             raise UserError(f"{key}: an ablation scores trainings from the start; set {key}=False")
-    return config
 
 
-def _recorded_run(folder, config, entries):
+def _recorded_run(folder, shared, entries):
     """Return the MLflow run of the ablation in a folder, or None.
 
     Raises:
@@ -147,16 +160,12 @@ def _recorded_run(folder, config, entries):
             f"{path}: is not the record of an ablation; remove it, or choose another folder with -c"
         ) from error
     if any(_has_checkpoint(folder / entry.name) for entry in entries):
-        for key, value in _shared(config).items():
+        for key, value in shared.items():
             if key in before and before[key] != value:
                 raise UserError(
                     f"{key}: the ablation in {folder} has {before[key]!r}, not {value!r}; choose another folder with -c"
                 )
     return run_id
-
-
-def _shared(config):
-    return config.model_dump(exclude=set(_VARIED))
 
 
 def _has_checkpoint(folder):
@@ -177,62 +186,98 @@ def _arguments(options, entry, folder):
 
 
 class _Report:
-    """Writer of the results so far: record, table and chart, in the folder and in MLflow."""
+    """Writer of the results so far: record, table and charts, in the folder and in MLflow."""
 
-    def __init__(self, folder, config, entries, stopped, record):
+    def __init__(self, folder, options, shared, entries, stopped, record):
         from lib.model.facts import parameters_of
+        from lib.task import scored_task
 
-        self.folder, self.config, self.entries, self.stopped, self.record = folder, config, entries, stopped, record
-        self.parameters = parameters_of(build_model(config))
+        self.folder, self.shared, self.entries, self.stopped, self.record = folder, shared, entries, stopped, record
+        configs = [load_config(options.config, [*options.overrides, *entry.overrides]) for entry in entries]
+        self.backbones = [config.backbone for config in configs]
+        of_sizes = {entry.variation: parameters_of(build_model(config)) for entry, config in zip(entries, configs)}
+        self.parameters = [of_sizes[entry.variation] for entry in entries]
+        self.epochs = max(config.epochs for config in configs)
+        self.scores, self.unit = scored_task(configs[0]).curves
 
     def __call__(self):
         from lib.eval import plots
 
-        rows = [self._row(entry) for entry in self.entries]
-        known = {row["name"]: row for row in rows if row["state"] == "finished"}
-        content = {"config": _shared(self.config), "mlflow_run_id": self.record.id, "entries": rows}
+        rows = [self._row(*found) for found in zip(self.entries, self.backbones, self.parameters)]
+        spreads = summary(rows, self.scores)
+        content = {"config": self.shared, "mlflow_run_id": self.record.id, "entries": rows}
         self._write(RECORD, json.dumps(content, indent=1))
-        self._write("ablation.txt", _table(rows) + "\n")
+        self._write(TABLE, self._table(rows, spreads) + "\n")
+        known = [row for row in rows if row["state"] == "finished"]
         if known:
-            plots.ablation(known, self.folder / "ablation.png")
-        metrics = {f"{name}/{key}": row[key] for name, row in known.items() for key in ("mpjpe", "p_mpjpe", "seconds")}
-        self.record.metrics(metrics, self.config.epochs)
-        self.record.artifacts(*(self.folder / name for name in (RECORD, "ablation.txt", "ablation.png")))
+            done = {name: found for name, found in spreads.items() if found["seconds"]}
+            plots.ablation(done, self.folder / BARS, self.scores, self.unit)
+            histories = {
+                name: [self._history(row["name"]) for row in known if row["variation"] == name] for name in done
+            }
+            plots.compared_curves(histories, self.folder / CURVES, self.scores, self.unit)
+        metrics = {
+            f"{row['name']}/{key}": row[key]
+            for row in known
+            for key in (*self.scores, "seconds")
+            if row[key] is not None
+        }
+        self.record.metrics(metrics, self.epochs)
+        self.record.artifacts(*(self.folder / name for name in (RECORD, TABLE, BARS, CURVES)))
 
-    def _row(self, entry):
+    def _row(self, entry, backbone, parameters):
         """Return the figures of an entry; None: not known yet. seconds: of its epochs, training and scoring."""
+        own = self.folder / entry.name
+        row = {"name": entry.name, "variation": entry.variation, **entry.keys, "parameters": parameters}
+        row |= {} if entry.seed is None else {"seed": entry.seed}
+        if not _is_finished(own):
+            state = "stopped" if entry.name in self.stopped else "started" if _has_checkpoint(own) else "waiting"
+            return {**row, "state": state, **dict.fromkeys((*self.scores, "seconds"))}
+        scores = json.loads((own / "scores.json").read_text())[backbone]
+        seconds = sum(epoch["seconds"] for epoch in self._history(entry.name))
+        return {**row, "state": "finished", **{key: scores.get(key) for key in self.scores}, "seconds": seconds}
+
+    def _history(self, name):
         from lib.engine.checkpoint import LATEST
         from lib.model.weights import read_checkpoint
 
-        own = self.folder / entry.name
-        row = {"name": entry.name, **entry._asdict(), "parameters": self.parameters}
-        if not _is_finished(own):
-            state = "stopped" if entry in self.stopped else "started" if _has_checkpoint(own) else "waiting"
-            return {**row, "state": state, "mpjpe": None, "p_mpjpe": None, "seconds": None}
-        scores = json.loads((own / "scores.json").read_text())[self.config.backbone]
-        seconds = sum(epoch["seconds"] for epoch in read_checkpoint(own / LATEST).history)
-        return {**row, "state": "finished", "mpjpe": scores["mpjpe"], "p_mpjpe": scores["p_mpjpe"], "seconds": seconds}
+        return read_checkpoint(self.folder / name / LATEST).history
+
+    def _table(self, rows, spreads):
+        """Return the figures as text: a row for each variation, means and standard deviations over its seeds."""
+        from rich.table import Table
+
+        from lib.eval.scores import as_text
+
+        keys = list(dict.fromkeys(key for entry in self.entries for key in entry.keys))
+        shown = [key for key in self.scores if any(found[key] for found in spreads.values())] or list(self.scores)
+        view = Table(title=f"scores of the best epoch, {self.unit}")
+        for key in keys:
+            view.add_column(key.replace("_", " "), no_wrap=True)
+        for key in shown:
+            view.add_column(self.scores[key], justify="right", no_wrap=True)
+        for title in ("seconds", "parameters", "state"):
+            view.add_column(title, justify="right", no_wrap=True)
+        digits = 1 if self.unit == "mm" else 3
+        for name, found in spreads.items():
+            same = [row for row in rows if row["variation"] == name]
+            done = [row["state"] for row in same]
+            state = done[0] if len(set(done)) == 1 else f"{done.count('finished')} of {len(done)}"
+            figures = [_figure(found[key], digits) for key in shown]
+            varied = [str(same[0].get(key, "")) for key in keys]
+            view.add_row(*varied, *figures, _figure(found["seconds"], 0), f"{same[0]['parameters']:,}", state)
+        return as_text(view)
 
     def _write(self, name, text):
         with atomic_path(self.folder / name) as temporary:
             temporary.write_text(text)
 
 
-def _table(rows):
-    """Return the figures of all entries as text."""
-    from rich.table import Table
-
-    from lib.eval.scores import as_text
-
-    view = Table(title="errors of the best epoch in mm: P1 = MPJPE, P2 = P-MPJPE")
-    view.add_column("scan order", no_wrap=True)
-    view.add_column("limb gradient", no_wrap=True)
-    for title in ("P1", "P2", "seconds", "parameters", "state"):
-        view.add_column(title, justify="right", no_wrap=True)
-    for row in rows:
-        figures = [f"{row[key]:.1f}" if row[key] is not None else "" for key in ("mpjpe", "p_mpjpe", "seconds")]
-        view.add_row(row["scan"], row["limb_gradient"] or "", *figures, f"{row['parameters']:,}", row["state"])
-    return as_text(view)
+def _figure(spread, digits):
+    if not spread:
+        return ""
+    mean, deviation = spread
+    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation else "")
 
 
 if __name__ == "__main__":

@@ -62,20 +62,57 @@ def per_action(scores, baselines, path):
     _save(figure, path)
 
 
-def ablation(entries, path):
-    """Draw bars of P1 and P2 for each entry {name: {"mpjpe", "p_mpjpe", "seconds"}} of an ablation, mm."""
-    names = list(entries)
-    y = np.arange(len(names))
-    figure, axes = plt.subplots(figsize=(9, 1.6 + 0.7 * len(names)), layout="constrained")
-    for offset, key, label in ((-0.2, "mpjpe", "P1 (MPJPE)"), (0.2, "p_mpjpe", "P2 (P-MPJPE)")):
-        bars = axes.barh(y + offset, [entries[name][key] for name in names], 0.4, label=label)
-        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
-    axes.set_yticks(y, [f"{name}\n{entries[name]['seconds']:,.0f} s" for name in names])
+def ablation(spreads, path, scored, unit):
+    """Draw bars of scores, with their spread over seeds, and seconds of training.
+
+    Args:
+        spreads: {variation: {name of a score, or "seconds": (mean, standard deviation), or None}}.
+        scored, unit: {name of a score: label}, and their unit.
+    """
+    scored = {key: label for key, label in scored.items() if any(found[key] for found in spreads.values())}
+    y, height = np.arange(len(spreads)), 0.8 / len(scored)
+    figure, axes = plt.subplots(figsize=(9, 1.6 + 0.7 * len(spreads)), layout="constrained")
+    for number, (key, label) in enumerate(scored.items()):
+        means, deviations = zip(*(found[key] or (np.nan, 0) for found in spreads.values()))
+        places = y + height * (number - (len(scored) - 1) / 2)
+        bars = axes.barh(places, means, height, xerr=deviations if any(deviations) else None, label=label)
+        axes.bar_label(bars, fmt="%.1f" if unit == "mm" else "%.3f", padding=3, fontsize=8)
+    axes.set_yticks(y, [f"{name}\n{found['seconds'][0]:,.0f} s" for name, found in spreads.items()])
     axes.invert_yaxis()
     axes.margins(x=0.1)
-    axes.set(xlabel="mm", title="test error of the best epoch, and seconds of training")
+    axes.set(xlabel=unit, title="test scores of the best epoch, and seconds of training")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside right upper")
+    _save(figure, path)
+
+
+def compared_curves(histories, path, scored, unit):
+    """Draw training loss and the first score of several trainings, over epochs and over time: means, and all seeds.
+
+    Args:
+        histories: {name: histories, one a seed, as of `loss_curves`}.
+        scored, unit: as of `loss_curves`.
+    """
+    score, label = next(iter(scored.items()))
+    figure, charts = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
+    for number, (name, seeds) in enumerate(histories.items()):
+        colour = f"C{number % 10}"
+        length = min(map(len, seeds))
+        epochs = np.arange(1, length + 1)
+        loss, reached, seconds = (
+            np.array([[entry.get(key, np.nan) for entry in history[:length]] for history in seeds])
+            for key in ("train/loss", f"test/{score}", "seconds")
+        )
+        minutes = np.cumsum(seconds, axis=1) / 60
+        for axes, x, y in zip(charts, (epochs, epochs, minutes.mean(0)), (loss, reached, reached)):
+            axes.plot(x, y.mean(0), color=colour, marker=".", label=name)
+            axes.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.2, linewidth=0)
+    charts[0].set(xlabel="epoch", title="training loss")
+    charts[1].set(xlabel="epoch", ylabel=unit, title=f"test split: {label}")
+    charts[2].set(xlabel="minutes", ylabel=unit, title=f"test split: {label}")
+    for axes in charts:
+        axes.grid(alpha=0.3)
+    charts[0].legend(fontsize=8)
     _save(figure, path)
 
 

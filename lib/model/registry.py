@@ -15,7 +15,7 @@ from pydantic import Field
 
 from lib.errors import UserError, unknown
 from lib.model.mambapose import sizes as mambapose
-from lib.model.scan_orders import LIMB_GRADIENTS, SCAN_ORDERS
+from lib.model.scan_orders import DISTINCT_ORDERS, LIMB_GRADIENTS, SCAN_ORDERS
 
 
 class Key(NamedTuple):
@@ -29,12 +29,14 @@ class Key(NamedTuple):
 class Entry(NamedTuple):
     """Entry of the registry.
 
-    module: the model's; keys: {name: `Key`}, beside those that models share; task: what it is for, of `lib.task.TASKS`.
+    module: the model's; keys: {name: `Key`}, beside those that models share; task: what it is for, of `lib.task.TASKS`;
+    variations: what an ablation compares, {key: value} each.
     """
 
     module: str
     keys: dict
     task: str = "lifting"
+    variations: tuple = ()
 
     def load(self):
         return import_module(self.module)
@@ -47,6 +49,7 @@ MODELS = {
             "scan": Key(str, "v2_plus_poselimbs", tuple(SCAN_ORDERS)),
             "limb_gradient": Key(str, "straight_through", LIMB_GRADIENTS),
         },
+        variations=tuple({"scan": order} for order in DISTINCT_ORDERS),
     ),
     "MambaPose": Entry(
         "lib.model.mambapose.entry",
@@ -62,6 +65,7 @@ MODELS = {
             "heatmap_loss": Key(str, "softmax", ("softmax", "mse")),
         },
         task="image_pose",
+        variations=(*({"streams": streams} for streams in mambapose.STREAM_SETS), {"encoder": "vim"}),
     ),
 }
 

@@ -27,6 +27,7 @@ SCAN_ORDERS = {
     "v2_bs_ft": (_JOINTS_BACKWARDS_IN_FRAME, _JOINTS) * 2,
     "v2_bs_bt": (_JOINTS_BACKWARDS_IN_FRAME, _FRAMES_BACKWARDS_IN_JOINT) * 2,
 }
+DISTINCT_ORDERS = tuple(SCAN_ORDERS)
 SCAN_ORDERS["v3"] = SCAN_ORDERS["v2"]  # a fork's name for the same maths
 
 # How the gradient passes the sum with a limb partner: as published, or that of the formula.

@@ -3,7 +3,17 @@
 from lib.data.datasets import DATASETS, SETS_2D
 from lib.registry import Registry
 
-TASKS = Registry("task", {"lifting": "lib.task.lifting:Lifting", "image_pose": "lib.task.image_pose:image_pose"})
+# Of a task's name: the function that returns the class of a config.
+TASKS = Registry("task", {"lifting": "lib.task.lifting:lifting", "image_pose": "lib.task.image_pose:image_pose"})
+
+
+def scored_task(config):
+    """Return the class of the task that a config's training is scored by.
+
+    Raises:
+        UserError: keys of the config contradict each other.
+    """
+    return TASKS[DATASETS[config.dataset].task](config)
 
 
 def open_tasks(config, dataset):
@@ -15,5 +25,5 @@ def open_tasks(config, dataset):
     from lib.task.reprojection import Reprojection  # only now: tasks load PyTorch
 
     names = config.subset_list_2d if config.train_2d else ()
-    scored = TASKS[DATASETS[config.dataset].task](config, dataset)
-    return [*(Reprojection(config, name, SETS_2D[name](config)) for name in names), scored]
+    first = [Reprojection(config, name, SETS_2D[name](config)) for name in names]
+    return [*first, scored_task(config)(config, dataset)]

@@ -35,15 +35,15 @@ _LIMBS = 0.1  # weight of the error of limb lengths
 _HEATMAPS = 0.02  # weight of the heatmaps' cross-entropy beside errors in m, which are some 0.1
 
 
-def image_pose(config, dataset):
-    """Return the task that `config.head` asks for.
+def image_pose(config):
+    """Return the class of the task that `config.head` asks for.
 
     Raises:
         UserError: the head has other joints than the config.
     """
     if config.head == "3d" and config.joints != "h36m17":
         raise UserError(f"joints: {config.joints}: head 3d has those of Human3.6M; set joints: h36m17")
-    return {"2d": Keypoints, "3d": Joints}[config.head](config, dataset)
+    return {"2d": Keypoints, "3d": Joints}[config.head]
 
 
 class ImagePose(Task):

@@ -13,8 +13,9 @@ from conftest import PARITY, ROOT, is_drawn
 from forked import Forks
 
 import tools.ablate
+from lib.config import load_config
+from lib.engine.ablation import entries_of, summary
 from lib.errors import TrainingStopped, UserError
-from lib.model.scan_orders import LIMB_GRADIENTS
 from lib.model.weights import read_checkpoint
 
 S_CONFIG = str(ROOT / "configs" / "pose3d" / "PoseMamba_train_h36m_S.yaml")
@@ -58,10 +59,34 @@ def test_an_interrupted_ablation_goes_on(ablation):
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
-def test_by_default_there_are_six_orders_and_a_gradient_varies_where_there_is_a_limb_term():
-    names = [entry.name for entry in tools.ablate.entries_of(tools.ablate.ORDERS, ["exact"])]
+def entries(monkeypatch, config, *arguments):
+    """The entries that options name."""
+    monkeypatch.setattr(sys, "argv", ["ablate.py", "--config", str(config), "-c", "x", *arguments])
+    options = tools.ablate._parse()
+    config = load_config(options.config, options.overrides)
+    return entries_of(tools.ablate._variations(options, config), options.seeds)
+
+
+def test_by_default_there_are_six_orders_and_a_gradient_varies_where_there_is_a_limb_term(monkeypatch):
+    names = [entry.name for entry in entries(monkeypatch, S_CONFIG, "limb_gradient=exact")]
     assert names == ["v2_plus_poselimbs-exact", "v2", "v2_fs_ft", "v2_fs_bt", "v2_bs_ft", "v2_bs_bt"]
-    assert [entry.name for entry in tools.ablate.entries_of(["v2_plus_poselimbs", "v2"], LIMB_GRADIENTS)] == ENTRIES
+    assert [entry.name for entry in entries(monkeypatch, S_CONFIG, *CHOICE)] == ENTRIES
+
+
+def test_streams_and_encoders_are_compared_with_every_seed(monkeypatch):
+    config = ROOT / "configs" / "mambapose" / "MambaPose_nano_2d.yaml"
+    found = entries(monkeypatch, config, "--seeds", "0", "1")
+    variations = ["rgb", "rgb+flow", "rgb+depth", "rgb+flow+depth", "vim"]
+    assert [entry.name for entry in found] == [f"{name}-seed{seed}" for name in variations for seed in (0, 1)]
+    assert found[-1].overrides == ["encoder=vim", "seed=1"]
+    (one,) = entries(monkeypatch, config, "--entries", "encoder=vim,streams=rgb")
+    assert one.name == "vim-rgb" and one.overrides == ["encoder=vim", "streams=rgb"]
+
+
+def test_seeds_are_summed_up_as_mean_and_deviation():
+    row = {"variation": "a", "state": "finished", "mpjpe": 50.0, "seconds": 10.0}
+    rows = [row, row | {"mpjpe": 52.0}, row | {"state": "started", "mpjpe": None, "seconds": None}]
+    assert summary(rows, ["mpjpe"]) == {"a": {"mpjpe": (51.0, pytest.approx(2**0.5)), "seconds": (10.0, 0.0)}}
 
 
 def test_the_table_has_every_entry_once_with_the_scores_of_its_own_run(ablation):
@@ -76,10 +101,11 @@ def test_the_table_has_every_entry_once_with_the_scores_of_its_own_run(ablation)
         assert len(history) == 2 and row["seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in history))
         assert row["parameters"] > 10_000 and row["state"] == "finished"
         (line,) = (line for line in printed.splitlines()
-                   if f" {row['scan']} " in line and (row["limb_gradient"] or "") in line)  # fmt: skip
+                   if f" {row['scan']} " in line and row.get("limb_gradient", "") in line)  # fmt: skip
         assert f"{row['mpjpe']:.1f}" in line and f"{row['p_mpjpe']:.1f}" in line
     assert len({row["mpjpe"] for row in rows}) == 3
     is_drawn(folder / "ablation.png")
+    is_drawn(folder / "curves.png")
 
 
 def test_an_entry_that_was_resumed_has_the_weights_of_a_training_on_its_own(ablation, forks):
@@ -109,7 +135,7 @@ def test_all_runs_are_children_of_one_that_has_their_scores(ablation):
     for name, run in children.items():
         assert parent.data.metrics[f"{name}/mpjpe"] == pytest.approx(run.data.metrics["best/mpjpe"])
     artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"ablation.json", "ablation.txt", "ablation.png"}
+    assert artifacts == {"ablation.json", "ablation.txt", "ablation.png", "curves.png"}
 
 
 def ablate_here(monkeypatch, *arguments):
@@ -126,6 +152,11 @@ def test_what_cannot_be_ablated_is_one_line(ablation, monkeypatch):
         (["no_eval=True"], "no_eval: an ablation scores trainings from the start; set no_eval=False"),
         (["epochs=5"], "epochs: the ablation in .* has 2, not 5; choose another folder with -c"),
         (["--orders", "v4"], "--orders: invalid choice: 'v4'"),
+        (["--entries", "scan", "--"], "--entries: expected key=value, or several with commas, got 'scan'"),
+        (["--entries", "scan=v2", "--orders", "v2", "--"], "--entries: says all that is compared"),
+        (["--entries", "scan=v2", "scan=v2", "--"], "--entries: two trainings are called v2"),
+        (["--entries", "dt_root=a/b", "--"], "--entries: a/b: no folder can have this name"),
+        (["--seeds", "1", "--", "seed=2"], "seed=2: --seeds says the seeds; leave it out"),
     ]:
         with pytest.raises(UserError, match=message):
             ablate_here(monkeypatch, "-c", folder, "--no-mlflow", *EPOCHS, *SMALL, *arguments)

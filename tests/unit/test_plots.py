@@ -24,6 +24,11 @@ def test_curves_and_bars_show_their_numbers(tmp_path):
     history = [{"epoch": n, "train/loss": 1 / n, "test/mpjpe": 90 / n, "test/p_mpjpe": 70 / n} for n in (1, 2, 3)]
     plots.loss_curves(history, tmp_path / "loss.png", {"mpjpe": "P1", "p_mpjpe": "P2"}, "mm")
     is_drawn(tmp_path / "loss.png")
-    errors = {"mpjpe": 52.5, "p_mpjpe": 42.4, "seconds": 600.0}
-    plots.ablation({"v2": errors, "v2_fs_ft": errors}, tmp_path / "ablation.png")
+    errors = {"mpjpe": (52.5, 0.3), "p_mpjpe": (42.4, 0.2), "seconds": (600.0, 9.0)}
+    plots.ablation(
+        {"v2": errors, "v2_fs_ft": errors}, tmp_path / "ablation.png", {"mpjpe": "P1", "p_mpjpe": "P2"}, "mm"
+    )
     is_drawn(tmp_path / "ablation.png")
+    timed = [entry | {"seconds": 60.0} for entry in history]
+    plots.compared_curves({"a": [timed, timed[:2]], "b": [timed]}, tmp_path / "curves.png", {"mpjpe": "P1"}, "mm")
+    is_drawn(tmp_path / "curves.png")

@@ -9,8 +9,8 @@ import numpy as np
 from lib.body.camera import NEAREST, look_at_rotation, project
 
 _PADDING = 1.25  # of a person's box, as of top-down estimators
-_ZOOM, _SHIFT = 0.3, 0.12  # jitter of a box: of its size, as a power of e; of its centre, in sizes
-_PART = 0.2  # share of crops that show a part of the body only
+_ZOOM, _SHIFT = 0.15, 0.06  # jitter of a box: of its size, as a power of e; of its centre, in sizes
+_PART = 0.12  # share of crops that show a part of the body only
 _LEAST = 6  # joints of such a part
 _STILL, _HAND_HELD = 0.35, 0.4  # shares of cameras; the others follow the person or something else
 _SHAKE, _PAN = 0.02, 0.2  # rad per s, std
