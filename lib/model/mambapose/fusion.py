@@ -19,7 +19,7 @@ def prepared(stream, image):
         return (image - 0.5) / 0.25
     if stream == "flow":
         flow = image / image.shape[2]
-        return torch.cat([flow, torch.linalg.vector_norm(flow, dim=1, keepdim=True)], dim=1)
+        return torch.cat([flow, torch.hypot(*flow.split(1, dim=1))], dim=1)
     return image
 
 
