@@ -25,7 +25,7 @@ from lib.errors import UserError
 from lib.eval import plots
 from lib.files import atomic_path, cannot_write, only_one
 from lib.model.facts import parameters_of
-from lib.model.opening import config_of, refuse_another_size
+from lib.model.opening import config_of, parts_to_begin, refuse_another_size
 from lib.model.registry import MODELS, build_model
 from lib.model.weights import read_checkpoint, read_weights
 from lib.task import open_tasks
@@ -41,10 +41,11 @@ def train_model(options):
     found = checkpoint_files(folder)
     resume, damaged = _checkpoint_to_resume(options, folder)
     config = _training_config(options, resume)
-    start = resume
+    start, new = resume, {}
     if config.finetune and not resume:
         start = read_weights(Path(options.pretrained) / options.selection)
-        refuse_another_size(config, start)
+        new = parts_to_begin(config, start)
+        refuse_another_size(config, start, but=new)
     elif options.pretrained and not config.finetune:
         raise UserError("-p/--pretrained: is used only by a config with finetune: True; add finetune=True")
     _refuse_another_run(folder, resume)
@@ -58,7 +59,7 @@ def train_model(options):
             if checkpoint_files(folder) != found:
                 raise UserError(f"{folder}: another process has written to it meanwhile; start again")
             remove_unfinished(folder)
-        dataset, model = _build(config, start, runtime)
+        dataset, model = _build(config, start, runtime, new.values())
         state = new_state(model, config, runtime)
         tasks = open_tasks(config, dataset)
         stop = running.enter_context(StopRequest())
@@ -233,15 +234,18 @@ def _refuse_another_run(folder, resume):
         )
 
 
-def _build(config, start, runtime):
-    """Return data set and model; every random draw follows from `config.seed` and the rank."""
+def _build(config, start, runtime, new=()):
+    """Return data set and model; every random draw follows from `config.seed` and the rank.
+
+    start: the `Checkpoint` whose parameters it gets, all but those with a prefix in `new`; or None.
+    """
     random.seed(config.seed)
     np.random.seed(config.seed)  # the same in all processes: clips are cut alike
     torch.manual_seed(config.seed)
     dataset = open_dataset(config)
     model = build_model(config).to(runtime.device)
     if start:
-        start.load_into(model)
+        start.load_into(model, new)
     if runtime.rank:
         torch.manual_seed(config.seed + runtime.rank)
     return dataset, model

@@ -77,10 +77,24 @@ def size_of(checkpoint, backbone):
         raise UserError(f"{checkpoint.path}: is not a {backbone} checkpoint{lacks}") from error
 
 
-def refuse_another_size(config, checkpoint):
-    """Raise UserError if the config sets a key of the model's size to another value than the parameters have."""
+def parts_to_begin(config, checkpoint):
+    """Return {key: prefix of parameters} of the parts that fine-tuning begins anew, since the file has none.
+
+    A model's module may say in `GROWS` {key: (value of the file, value of the config, prefix)} which.
+    """
     size = size_of(checkpoint, config.backbone)
-    wrong = [key for key, value in size.items() if key in config.model_fields_set and getattr(config, key) != value]
+    grows = getattr(model_of(config.backbone), "GROWS", {})
+    return {key: part for key, (*change, part) in grows.items() if [size[key], getattr(config, key)] == change}
+
+
+def refuse_another_size(config, checkpoint, but=()):
+    """Raise UserError if the config sets a key of the model's size to another value than the parameters have.
+
+    but: keys that may differ.
+    """
+    size = size_of(checkpoint, config.backbone)
+    given = config.model_fields_set - set(but)
+    wrong = [key for key, value in size.items() if key in given and getattr(config, key) != value]
     if "mlp_ratio" in wrong and int(config.dim_feat * config.mlp_ratio) == int(size["dim_feat"] * size["mlp_ratio"]):
         wrong.remove("mlp_ratio")  # the width of the MLP is rounded down
     if wrong:

@@ -38,8 +38,10 @@ class Checkpoint:
     trained: dict | None = None  # weights that training goes on with, where `model` is their average
     state: dict | None = None  # of a run stopped within an epoch, and of its other processes: `lib.engine.state`
 
-    def load_into(self, model):
+    def load_into(self, model, without=()):
         """Copy the parameters into a model.
+
+        without: prefixes of parameters that the model has and the file need not have; they stay as they are.
 
         Raises:
             UserError: names or shapes differ; names the first tensor that does.
@@ -47,6 +49,8 @@ class Checkpoint:
         own = model.state_dict()
         for name, tensor in own.items():
             if name not in self.model:
+                if name.startswith(tuple(without)):
+                    continue
                 raise UserError(f"{self.path}: lacks {name!r}, which the model has")
             if self.model[name].shape != tensor.shape:
                 raise UserError(
@@ -56,7 +60,7 @@ class Checkpoint:
         for name in self.model:
             if name not in own:
                 raise UserError(f"{self.path}: has {name!r}, which the model lacks")
-        model.load_state_dict(self.model)
+        model.load_state_dict(self.model, strict=False)  # all else has been checked
 
 
 def read_checkpoint(path):

@@ -24,9 +24,15 @@ def data(environment):  # noqa: F811
     return [f"dt_root={folder.parent}", f"dt_file={folder.name}"]
 
 
-def test_keypoints_are_learned_scored_and_drawn(environment, data):  # noqa: F811
+@pytest.fixture(scope="module")
+def keypoints(environment, data):  # noqa: F811
+    """The folder of a network trained for keypoints, and what the training printed."""
     config, folder = CONFIGS / "MambaPose_nano_2d.yaml", environment["cwd"] / "runs" / "2d"
-    printed = train(environment, "--config", config, "-c", folder, *data, *SMALL, *QUIET).stdout
+    return folder, train(environment, "--config", config, "-c", folder, *data, *SMALL, *QUIET).stdout
+
+
+def test_keypoints_are_learned_scored_and_drawn(environment, data, keypoints):  # noqa: F811
+    folder, printed = keypoints
     for text in ("48 crops of", "epoch 2/2", "pck_0.05", "left ankle", "mean pose", "by PCK at 5 %"):
         assert text in printed
     first, last = (entry["train/loss"] for entry in read_checkpoint(folder / LATEST).history)
@@ -53,6 +59,32 @@ def test_joints_in_space_are_learned_and_a_stopped_run_goes_on(environment, data
     train(environment, *start[:3], whole, *start[4:])
     for name, value in read_checkpoint(whole / LATEST).model.items():
         assert value.equal(read_checkpoint(folder / LATEST).model[name]), name
+
+
+def test_joints_in_space_start_from_a_network_for_keypoints(environment, data, keypoints):  # noqa: F811
+    pretrained, folder = keypoints[0], environment["cwd"] / "runs" / "finetuned"
+    start = ["--config", CONFIGS / "MambaPose_nano_3d.yaml", "-c", folder, "-p", pretrained, "finetune=True"]
+    small = ["epochs=1", "learning_rate=1e-9", "no_eval=True"]
+    printed = train(environment, *start, *data, *SMALL, *small, *QUIET).stdout
+    assert f"starts from the weights of {pretrained}/best_epoch.bin" in printed
+    found, before = (
+        read_checkpoint(folder / name).model for folder, name in ((folder, LATEST), (pretrained, "best_epoch.bin"))
+    )
+    new = {name for name in found if name.startswith("pose.")}
+    assert new and found.keys() - before.keys() == new
+    assert all(found[name].allclose(before[name], atol=1e-6) for name in before)
+    back = [
+        "--config",
+        CONFIGS / "MambaPose_nano_2d.yaml",
+        "-c",
+        "runs/no",
+        "-p",
+        folder,
+        "-ms",
+        LATEST,
+        "finetune=True",
+    ]
+    assert "another model size (head 2d)" in refusal(environment, *back, *data, *QUIET)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from lib.model.mambapose.network import IMAGE_CHANNELS, MambaPose
 from lib.model.mambapose.sizes import SIZES, STREAM_SETS
 
 CELLS = 16  # of a heatmap below a token of the stride 16
+GROWS = {"head": ("2d", "3d", "pose.")}  # a head for joints in space on a network that was trained for heatmaps
 _EXAMPLE = (256, 192)  # height and width, px
 
 
