@@ -55,6 +55,15 @@ def test_joints_in_space_are_learned_and_a_stopped_run_goes_on(environment, data
         assert value.equal(read_checkpoint(folder / LATEST).model[name]), name
 
 
+def test_vitpose_is_trained_on_the_same_data(environment, data):  # noqa: F811
+    pytest.importorskip("transformers")
+    config, folder = CONFIGS / "ViTPose_nano_3d.yaml", environment["cwd"] / "runs" / "vitpose"
+    train(environment, "--config", config, "-c", folder, *data, *SMALL, *QUIET)
+    first, last = read_checkpoint(folder / LATEST).history
+    assert last["train/loss"] < first["train/loss"]
+    assert {"train/joints", "train/heatmaps", "test/mpjpe"} <= set(last)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -63,6 +72,7 @@ def test_joints_in_space_are_learned_and_a_stopped_run_goes_on(environment, data
         (["head=3d"], "coco17: head 3d has those of Human3.6M; set joints: h36m17"),
         (["streams=rgb+sound"], "'rgb+sound' is unknown"),
         (["size=nan"], "'nan'"),
+        (["backbone=ViTPose"], "streams: rgb+flow+depth: ViTPose sees images alone; set streams: rgb"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(environment, data, arguments, message):  # noqa: F811
