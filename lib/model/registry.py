@@ -16,6 +16,7 @@ from pydantic import Field
 from lib.errors import UserError, unknown
 from lib.model.mambapose import sizes as mambapose
 from lib.model.scan_orders import DISTINCT_ORDERS, LIMB_GRADIENTS, SCAN_ORDERS
+from lib.model.vitpose import sizes as vitpose
 
 
 class Key(NamedTuple):
@@ -42,6 +43,15 @@ class Entry(NamedTuple):
         return import_module(self.module)
 
 
+_OF_IMAGE_POSE = {  # keys of every model of this task
+    "size": Key(str, "small", tuple(mambapose.SIZES)),
+    "head": Key(str, "2d", mambapose.HEADS),
+    "streams": Key(str, "+".join(mambapose.STREAMS), mambapose.STREAM_SETS),
+    "recompute": Key(bool, True),
+    "joints": Key(str, "coco17", ("coco17", "h36m17")),
+    "heatmap_loss": Key(str, "softmax", ("softmax", "mse")),
+}
+
 MODELS = {
     "PoseMamba": Entry(
         "lib.model.posemamba",
@@ -54,18 +64,18 @@ MODELS = {
     "MambaPose": Entry(
         "lib.model.mambapose.entry",
         {
-            "size": Key(str, "small", tuple(mambapose.SIZES)),
-            "head": Key(str, "2d", mambapose.HEADS),
-            "streams": Key(str, "+".join(mambapose.STREAMS), mambapose.STREAM_SETS),
+            **_OF_IMAGE_POSE,
             "fusion": Key(str, "gated", mambapose.FUSIONS),
             "encoder": Key(str, "two_stage", mambapose.ENCODERS),
             "frames": Key(Annotated[int, Field(ge=1)], 1),
-            "recompute": Key(bool, True),
-            "joints": Key(str, "coco17", ("coco17", "h36m17")),
-            "heatmap_loss": Key(str, "softmax", ("softmax", "mse")),
         },
         task="image_pose",
         variations=(*({"streams": streams} for streams in mambapose.STREAM_SETS), {"encoder": "vim"}),
+    ),
+    "ViTPose": Entry(
+        "lib.model.vitpose.entry",
+        {**_OF_IMAGE_POSE, "attention": Key(str, "sdpa", vitpose.ATTENTIONS)},
+        task="image_pose",
     ),
 }
 

@@ -73,18 +73,18 @@ def test_joints_in_space_start_from_a_network_for_keypoints(environment, data, k
     new = {name for name in found if name.startswith("pose.")}
     assert new and found.keys() - before.keys() == new
     assert all(found[name].allclose(before[name], atol=1e-6) for name in before)
-    back = [
-        "--config",
-        CONFIGS / "MambaPose_nano_2d.yaml",
-        "-c",
-        "runs/no",
-        "-p",
-        folder,
-        "-ms",
-        LATEST,
-        "finetune=True",
-    ]
+    options = ["-c", "runs/no", "-p", folder, "-ms", LATEST, "finetune=True"]
+    back = ["--config", CONFIGS / "MambaPose_nano_2d.yaml", *options]
     assert "another model size (head 2d)" in refusal(environment, *back, *data, *QUIET)
+
+
+def test_vitpose_is_trained_on_the_same_data(environment, data):  # noqa: F811
+    pytest.importorskip("transformers")
+    config, folder = CONFIGS / "ViTPose_nano_3d.yaml", environment["cwd"] / "runs" / "vitpose"
+    train(environment, "--config", config, "-c", folder, *data, *SMALL, *QUIET)
+    first, last = read_checkpoint(folder / LATEST).history
+    assert last["train/loss"] < first["train/loss"]
+    assert {"train/joints", "train/heatmaps", "test/mpjpe"} <= set(last)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,7 @@ def test_joints_in_space_start_from_a_network_for_keypoints(environment, data, k
         (["head=3d"], "coco17: head 3d has those of Human3.6M; set joints: h36m17"),
         (["streams=rgb+sound"], "'rgb+sound' is unknown"),
         (["size=nan"], "'nan'"),
+        (["backbone=ViTPose"], "streams: rgb+flow+depth: ViTPose sees images alone; set streams: rgb"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(environment, data, arguments, message):  # noqa: F811

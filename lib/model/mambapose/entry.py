@@ -3,12 +3,13 @@
 import torch
 
 from lib.model.mambapose.fusion import CHANNELS, CUES
-from lib.model.mambapose.network import IMAGE_CHANNELS, MambaPose
+from lib.model.mambapose.inputs import IMAGE_CHANNELS
+from lib.model.mambapose.network import MambaPose
 from lib.model.mambapose.sizes import SIZES, STREAM_SETS
 
 CELLS = 16  # of a heatmap below a token of the stride 16
 GROWS = {"head": ("2d", "3d", "pose.")}  # a head for joints in space on a network that was trained for heatmaps
-_EXAMPLE = (256, 192)  # height and width, px
+EXAMPLE = (256, 192)  # height and width, px
 
 
 def build(config):
@@ -72,6 +73,6 @@ def _fusion_of(parameters):
 def example(config, batch=1):
     """Return images of zeros for every stream, of 256 x 192 px (height x width), in a tuple; None for other streams."""
     return tuple(
-        torch.zeros(batch * config.frames, channels, *_EXAMPLE) if stream in config.streams.split("+") else None
+        torch.zeros(batch * config.frames, channels, *EXAMPLE) if stream in config.streams.split("+") else None
         for stream, channels in IMAGE_CHANNELS.items()
     )

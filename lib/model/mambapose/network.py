@@ -7,12 +7,11 @@ from lib.errors import UserError, nearest
 from lib.model.mambapose.block import Block
 from lib.model.mambapose.fusion import FUSIONS
 from lib.model.mambapose.heads import HeatmapHead, PoseHead
+from lib.model.mambapose.inputs import refuse_wrong_images
 from lib.model.mambapose.sizes import ENCODERS, HEADS, SIZES, STREAMS
 from lib.model.mambapose.two_stage import TwoStage
 from lib.model.mambapose.vim import Vim
 
-IMAGE_CHANNELS = {"rgb": 3, "flow": 2, "depth": 1}
-STRIDE = 16  # divides the height and width of an input
 _ENCODERS: dict = dict(zip(ENCODERS, (TwoStage, Vim)))
 
 
@@ -84,7 +83,9 @@ class MambaPose(nn.Module):
 
     def estimate(self, rgb, flow=None, depth=None):
         """Return heatmaps and pose, see `forward`; the pose is None of head "2d"."""
-        self._check_inputs(rgb=rgb, flow=flow, depth=depth)
+        refuse_wrong_images(self.streams, rgb=rgb, flow=flow, depth=depth)
+        if len(rgb) % self.frames:
+            raise UserError(f"rgb: {len(rgb)} images are no whole clips of {self.frames} frames")
         shown = self.fusion.draw_cues(len(rgb))
         *fine, coarse = self.encoder(self.fusion(rgb, flow, depth, shown))
         features = (*fine, self._mixed_over_time(coarse))
@@ -100,28 +101,6 @@ class MambaPose(nn.Module):
         height = x.shape[1]
         x = self.time(rearrange(x, "(b t) h w c -> b t (h w) c", t=self.frames))
         return rearrange(x, "b t (h w) c -> (b t) h w c", h=height)
-
-    def _check_inputs(self, **images):
-        if images["rgb"].dim() != 4:
-            raise UserError(f"rgb: expected (B, 3, H, W), got {tuple(images['rgb'].shape)}")
-        batch, _, height, width = images["rgb"].shape
-        for stream, channels in IMAGE_CHANNELS.items():
-            image, shape = images[stream], (batch, channels, height, width)
-            if image is not None and stream not in self.streams:
-                raise UserError(f"{stream}: the network sees {', '.join(self.streams)} only; leave it out")
-            if image is not None and image.shape != shape:
-                raise UserError(f"{stream}: expected {shape}, as large as rgb, got {tuple(image.shape)}")
-        if height % STRIDE or width % STRIDE or not height * width:
-            raise UserError(
-                f"rgb: {width} x {height} px (width x height): both have to be multiples of {STRIDE} px; "
-                f"nearest: {_nearest_multiple(width)} x {_nearest_multiple(height)}"
-            )
-        if batch % self.frames:
-            raise UserError(f"rgb: {batch} images are no whole clips of {self.frames} frames")
-
-
-def _nearest_multiple(pixels):
-    return max(STRIDE, round(pixels / STRIDE) * STRIDE)
 
 
 def _refuse_unknown(**choices):

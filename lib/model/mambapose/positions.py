@@ -16,9 +16,13 @@ class Positions(nn.Module):
         self.embedding = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, *GRID, channels), std=0.02))
 
     def forward(self, x):
-        embedding = self.embedding
-        if x.shape[1:3] != GRID:
-            grid = rearrange(embedding, "1 h w c -> 1 c h w")
-            grid = F.interpolate(grid, x.shape[1:3], mode="bilinear", align_corners=False)
-            embedding = rearrange(grid, "1 c h w -> 1 h w c")
-        return x + embedding
+        return x + on_grid(self.embedding, x.shape[1:3])
+
+
+def on_grid(embedding, size):
+    """Return an embedding (1, h, w, C) on a grid of another size, bilinear between its cells: (1, *size, C)."""
+    if embedding.shape[1:3] == size:
+        return embedding
+    grid = rearrange(embedding, "1 h w c -> 1 c h w")
+    grid = F.interpolate(grid, size, mode="bilinear", align_corners=False)
+    return rearrange(grid, "1 c h w -> 1 h w c")

@@ -7,6 +7,7 @@ import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -71,36 +72,59 @@ def measure_memory(names, device, function, *arguments, doing="memory"):
     for name in progress(names, doing):
         try:
             peaks[name] = _measured_apart(device, function, name, *arguments)
-        except _Failed as reason:
+        except Failed as reason:
             failed[name] = str(reason)
     return peaks, failed
 
 
-class _Failed(Exception):
+class Failed(Exception):
     """Reason why there is no figure."""
 
 
 def _measured_apart(device, function, *arguments):
     """Return function(*arguments), called in a new process on the CPU, here on CUDA."""
+    if device.type != "cuda":
+        return in_new_process(function, *arguments)
     try:
-        if device.type == "cuda":
+        with _failing_without_memory():
             return function(*arguments)
-        # Freed tensors go back to the system at once, so that what is resident is what is in use.
-        os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # bytes; read by processes that start from here on
-        fresh = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, fresh, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as executor:
-            return executor.submit(function, *arguments).result()
-    except BrokenProcessPool:
-        raise _Failed("its process was killed, as systems do when memory runs out") from None
-    except (torch.OutOfMemoryError, MemoryError):
-        raise _Failed("out of memory") from None
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
-            raise
-        raise _Failed("out of memory") from None
     finally:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
+
+
+def in_new_process(function, *arguments, preloaded=None):
+    """Return function(*arguments), called in a new process whose freed memory goes back to the system at once.
+
+    Args:
+        preloaded: names of modules that take long to load; all processes are then copies of one that has done only that.
+
+    Raises:
+        Failed: memory did not suffice.
+    """
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):  # so that what is resident is what is in use
+        os.environ[name] = "65536"  # bytes; read by processes that start from here on
+    fresh = multiprocessing.get_context("forkserver" if preloaded else "spawn")
+    if preloaded:
+        fresh.set_forkserver_preload(["__main__", *preloaded])
+    with (
+        _failing_without_memory(),
+        ProcessPoolExecutor(1, fresh, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as executor,
+    ):
+        return executor.submit(function, *arguments).result()
+
+
+@contextmanager
+def _failing_without_memory():
+    try:
+        yield
+    except BrokenProcessPool:
+        raise Failed("its process was killed, as systems do when memory runs out") from None
+    except (torch.OutOfMemoryError, MemoryError):
+        raise Failed("out of memory") from None
+    except RuntimeError as error:
+        if not any(text in str(error) for text in ("can't allocate memory", "could not create a memory", "bad_alloc")):
+            raise
+        raise Failed("out of memory") from None
 
 
 def peak_growth(call, device):
@@ -116,9 +140,7 @@ def peak_growth(call, device):
         _wait(device)
         del result
         return torch.cuda.max_memory_allocated() - before
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is resident now
-    except OSError:
+    if not forget_resident_peak():
         return None
     before = resident_peak()
     result = call()
@@ -127,7 +149,21 @@ def peak_growth(call, device):
     return after - before
 
 
+def forget_resident_peak():
+    """Let the peak start from what is resident now; return whether the system does."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
 def resident_peak():
     """Return the peak resident bytes of this process (getrusage's ru_maxrss is inherited from the parent process)."""
+    return memory_figure("VmHWM")
+
+
+def memory_figure(name):
+    """Return a figure of this process's memory in bytes: VmHWM (peak resident), VmRSS (resident), VmData (private)."""
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    return int(status.partition(f"{name}:")[2].split()[0]) * 1024
