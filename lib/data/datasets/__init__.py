@@ -38,6 +38,15 @@ DATASETS = {
         unused=("sample_stride", "num_workers"),
         own=("motion_files", "held_back"),
     ),
+    "coco": Entry(
+        "lib.data.datasets.coco:CocoKeypoints",
+        unused=("gt_2d", "synthetic", "train_2d"),
+        own=("crop_size", "detections"),
+        task="image_pose",
+    ),
+    "h36m_images": Entry(
+        "lib.data.datasets.h36m_images:HumanImages", fixed=_IN_METRES, own=("crop_size",), task="image_pose"
+    ),
     "rendered": Entry("lib.data.datasets.rendered:RenderedSet", fixed=_IN_METRES, task="image_pose"),
 }
 
