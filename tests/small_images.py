@@ -20,13 +20,13 @@ COLOURS = cv2.applyColorMap(np.linspace(0, 255, 17).astype(np.uint8)[:, None], c
 CAMERA = {"f": np.array([[1145.0], [1143.8]]), "c": np.array([[512.5], [515.4]]), "R": np.eye(3), "name": "camera1"}
 
 
-def draw(people, size, rng):
+def draw(people, size, rng, radius=3):
     """An image (H, W, 3), BGR, of smooth noise with people (n, 17, 2): a spot at each joint, to a 16th of a pixel."""
     noise = rng.integers(60, 120, (6, 8, 3), np.uint8)
     image = cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
     for joints in people:
         for place, colour in zip(np.round(joints * 16).astype(int).tolist(), COLOURS.tolist()):
-            cv2.circle(image, place, 3 * 16, colour, -1, cv2.LINE_AA, 4)
+            cv2.circle(image, place, radius * 16, colour, -1, cv2.LINE_AA, 4)
     return image
 
 
@@ -91,7 +91,7 @@ def make_h36m(folder, poses, seed=0):
         video = f"{subject}_Directions_1.54138969"
         names = [f"{subject}/{video}/{video}_{number + 1:06d}.jpg" for number in range(len(joints))]
         for name, places in zip(names, part):
-            save(draw([places], (1000, 1002), rng), folder / "images" / name)
+            save(draw([places], (1000, 1002), rng, 14), folder / "images" / name)
         ones = np.ones((len(joints), 17, 1))
         np.savez(
             annotations / f"h36m_{split}.npz", imgname=np.array(names), center=part.mean(1), scale=np.ones(len(joints)),

@@ -8,7 +8,7 @@ import torch
 
 from lib.body.layouts import LAYOUTS
 from lib.body.skeleton import mirrored_order
-from lib.data.crop_maps import cut, mapped, maps_to_crops
+from lib.data.crop_maps import cut, inverse, mapped, maps_to_crops
 from lib.data.image_files import UnreadableImage, read_image
 from lib.errors import UserError
 
@@ -95,12 +95,14 @@ class ImageCrops(torch.utils.data.Dataset):
         for candidate in candidates:
             path = self.people.images[candidate]
             size = None if self.people.sizes is None else self.people.sizes[candidate]
+            to_crop = self._maps(np.array([candidate]))[0][0]
             try:
                 image = read_image(self.folder / path, size)
+                _refuse_outside(to_crop, self.size, image)
             except UnreadableImage as error:
                 self.unread[path] = str(error)
                 continue
-            return candidate, cut(image, self._maps(np.array([candidate]))[0][0], self.size)
+            return candidate, cut(image, to_crop, self.size)
         if self.training:
             first, reason = next(iter(self.unread.items()))
             raise UserError(
@@ -135,6 +137,13 @@ class ImageCrops(torch.utils.data.Dataset):
         found = np.concatenate([places, seen[..., None]], -1).astype(np.float32)
         found[mirrored] = found[mirrored][:, list(mirrored_order(LAYOUTS[layout]))]
         return found
+
+
+def _refuse_outside(to_crop, size, image):
+    """Raise UnreadableImage if a crop of a size (width, height) shows nothing of its image (H, W, 3)."""
+    corners = mapped(inverse(to_crop), np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * size)
+    if (corners.max(0) <= 0).any() or (corners.min(0) >= image.shape[1::-1]).any():
+        raise UnreadableImage(f"the person's box is outside of its {image.shape[1]} x {image.shape[0]} px")
 
 
 def refuse_keys(keys, labels, name):

@@ -55,7 +55,7 @@ class KeypointScores(Scores, _KeypointScores):
         from rich.table import Table
 
         columns = {name: self, **{other.replace("_", " "): scores for other, scores in others.items()}}
-        view = Table(title=f"PCK: share of keypoints within a share of the person's size; per joint: {_HEADLINE}")
+        view = Table(title=f"PCK: share of keypoints within a share of the person's size; per joint: {_FINEST}")
         view.add_column("", no_wrap=True)
         for title in columns:
             view.add_column(title, justify="right")

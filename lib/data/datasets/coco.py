@@ -163,7 +163,7 @@ def _found(rows, images, path, size):
 
 def _images(content, path):
     """Return {number: (file name, (width, height))} of the annotated images, whose people have COCO's keypoints."""
-    for number, entry in _entries(content, "categories", path):
+    for _, entry in _entries(content, "categories", path):
         if entry.get("id") == PERSON and tuple(entry.get("keypoints", ())) != NAMES:
             found = ", ".join(map(str, entry.get("keypoints", ()))) or "none"
             raise UserError(f"{path}: its people have other keypoints ({found}) than COCO's 17; set dt_root")

@@ -80,7 +80,7 @@ class HumanImages:
         """Return the `People` of a split."""
         path = self._file(split)
         arrays = read_npz(path, ("imgname", *_SHAPES))
-        names = np.atleast_1d(arrays["imgname"])[:: self.stride].astype(str)
+        names = np.atleast_1d(arrays["imgname"])[:: self.stride].astype(str).tolist()
         for key, shape in _SHAPES.items():
             found, needed = arrays[key].shape, (len(arrays["imgname"]), *shape)
             if found != needed:
