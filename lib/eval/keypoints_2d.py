@@ -88,8 +88,7 @@ class CropScorer:
 
     def score(self, found, truth):
         """Return the `KeypointScores` of keypoints (n, J, 3) of the test split, px of the crops."""
-        scores = evaluate_keypoints(found, truth, _heights(found, self.dataset), LAYOUTS[self.joints])
-        return scores if self.area is None else scores._replace(ap=average_precision(found, truth, self.area))
+        return evaluate_keypoints(found, truth, _heights(found, self.dataset), LAYOUTS[self.joints], self.area)
 
     def write(self, found, folder):
         """Write nothing; return the files' paths."""
@@ -127,24 +126,29 @@ class CocoScorer:
         return coco_results(self.dataset.in_images(found), people.image, people.score, people.area)
 
 
-def evaluate_keypoints(found, truth, size, joints):
-    """Return the `KeypointScores` of predicted keypoints, one person each, without AP.
+def evaluate_keypoints(found, truth, size, joints, area=None):
+    """Return the `KeypointScores` of predicted keypoints, one person each.
 
     Args:
         found: (n, J, 3): x and y in px, confidence; negative where there is no prediction, which is wrong.
         truth: (n, J, 3): x and y in px, and 0 where a keypoint is not labelled.
         size: (n,) px, what PCK's shares are of, such as the height of the person's box.
         joints: names of the J joints.
+        area: (n,) px², of the persons' masks; None: no AP, which is for COCO's 17 joints.
+
+    Raises:
+        UserError: AP is asked for, and pycocotools is not installed.
     """
+    ap = None if area is None else average_precision(found, truth, area)
     labelled = truth[..., 2] > 0
     if not labelled.any():
-        return KeypointScores({}, {}, None)
+        return KeypointScores({}, {}, ap)
     distance = np.linalg.norm(found[..., :2] - truth[..., :2], axis=-1) / size[:, None]
     right = {share: (distance <= share) & (found[..., 2] >= 0) for share in SHARES}
     return KeypointScores(
         {share: _share(within, labelled) for share, within in right.items()},
         {joint: _share(right[_FINEST][:, j], labelled[:, j]) for j, joint in enumerate(joints)},
-        None,
+        ap,
     )
 
 

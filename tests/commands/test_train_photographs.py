@@ -29,23 +29,19 @@ def coco(environment):  # noqa: F811
     return folder
 
 
-def test_coco_is_learned_scored_and_goes_on_beside_damaged_images(environment, coco):  # noqa: F811
-    whole, parted = (environment["cwd"] / "runs" / name for name in ("whole", "parted"))
-    start = ["--config", CONFIGS / "MambaPose_small_coco.yaml", f"dt_root={coco}", *SMALL, *QUIET]
-    printed = train(environment, *start, "-c", whole).stdout
+def test_coco_is_learned_and_scored_beside_damaged_images(environment, coco):  # noqa: F811
+    folder = environment["cwd"] / "runs" / "coco"
+    config = CONFIGS / "MambaPose_small_coco.yaml"
+    printed = train(environment, "--config", config, "-c", folder, f"dt_root={coco}", *SMALL, *QUIET).stdout
     for text in (
         f"17 crops of {coco}", "epoch 2/2", "pck_0.05", "oks_ap", "AP75", "by AP on the test split",
         "1 image cannot be read (000000000005.jpg: truncated or no image): others of the set took their place in training",
         "1 image cannot be read (000000000002.jpg: truncated or no image): they count as misses in the scores",
     ):  # fmt: skip
         assert text in printed, text
-    train(environment, *start, "-c", parted, "epochs=1")
-    train(environment, "--resume", parted, "epochs=2", *QUIET)
-    one, other = (read_checkpoint(folder / LATEST) for folder in (whole, parted))
-    for name, value in one.model.items():
-        assert value.equal(other.model[name]), name
-    assert [entry["train/loss"] for entry in one.history] == [entry["train/loss"] for entry in other.history]
-    evaluate_on_detections(environment, coco, whole)
+    first, last = (entry["train/loss"] for entry in read_checkpoint(folder / LATEST).history)
+    assert last < first
+    evaluate_on_detections(environment, coco, folder)
 
 
 def evaluate_on_detections(environment, coco, folder):  # noqa: F811
@@ -84,19 +80,8 @@ def test_joints_are_learned_from_frames_of_human36m(environment):  # noqa: F811
         assert text in printed, text
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["streams=rgb+flow"], "streams: coco has single images without flow; set streams: rgb"),
-        (["joints=h36m17"], "joints: h36m17: coco has coco17; set joints: coco17"),
-        (["dt_root=nowhere"], "nowhere: no such folder; set dt_root"),
-        (["crop_size=[48, 60]"], "both have to be multiples of 16 px"),
-        (["crop_size=[48]"], "crop_size: [48]: list should have at least 2 items"),
-        (["detections=none.json"], "none.json: no such file"),
-        (["dataset=rendered", "dt_file=x"], "crop_size: is for dataset: coco or h36m_images"),
-    ],
-)
-def test_what_cannot_be_trained_is_one_line(environment, coco, arguments, message):  # noqa: F811
-    config = CONFIGS / "MambaPose_small_coco.yaml"
-    start = ["--config", config, "-c", "runs/no", f"dt_root={coco}", *SMALL, *QUIET]
-    assert message in refusal(environment, *start, *arguments)
+def test_what_photographs_have_not_is_one_line(environment, coco):  # noqa: F811
+    start = ["--config", CONFIGS / "MambaPose_small_coco.yaml", "-c", "runs/no", f"dt_root={coco}", *SMALL, *QUIET]
+    line = refusal(environment, *start, "streams=rgb+flow")
+    assert "streams: coco has single images without flow; set streams: rgb" in line
+    assert "both have to be multiples of 16 px" in refusal(environment, *start, "crop_size=[48, 60]")

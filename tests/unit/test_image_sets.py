@@ -10,18 +10,24 @@ import pytest
 import torch
 from conftest import ROOT, Trap
 from small_images import CAMERA, COLOURS, SIZE, make_coco, make_h36m, save
+from tiny_training import run, trained, training, weights
 
 from lib.body.camera import project
 from lib.body.skeleton import limb_vectors
+from lib.config import load_config
 from lib.data.crop_maps import inverse, mapped, maps_to_crops, shown_part
+from lib.data.datasets import open_dataset
 from lib.data.datasets.coco import CocoKeypoints
 from lib.data.datasets.h36m_images import HumanImages
 from lib.data.image_files import UnreadableImage, read_image
 from lib.data.loader import Loader
 from lib.data.motion_files import read_motion_files
+from lib.engine.checkpoint import WITHIN
+from lib.engine.interrupts import StopRequest
 from lib.errors import UserError
 from lib.eval.coco_results import SIGMAS, coco_results, coco_stats, distinct
 from lib.eval.keypoints_2d import MISSED, CocoScorer
+from lib.model.weights import read_checkpoint
 
 CROP = (96, 128)
 BOTH = ["image", "coco"]
@@ -318,6 +324,42 @@ def test_batches_are_the_same_whoever_reads_ahead(copied):
         assert torch.equal(one["image"], other["image"]) and torch.equal(one["coco"], other["coco"])
 
 
+class StopAfter(StopRequest):
+    """A stop that is asked for after some steps."""
+
+    def __init__(self, trainer, steps):
+        self.trainer, self.steps = trainer, steps
+
+    @property
+    def requested(self):
+        return self.trainer.state.step >= self.steps
+
+
+def test_a_run_that_stopped_within_an_epoch_goes_on_as_if_it_had_not_beside_a_damaged_image(copied, tmp_path, caplog):
+    truncate(copied / "train2017" / "000000000002.jpg")
+    keys = {
+        "backbone": "MambaPose", "size": "nano", "streams": "rgb", "dataset": "coco", "dt_root": str(copied),
+        "crop_size": [32, 48], "batch_size": 2, "num_workers": 2, "epochs": 2,
+    }  # fmt: skip
+    for folder in ("whole", "parted"):
+        (tmp_path / folder).mkdir()
+    with caplog.at_level("WARNING"):
+        whole = trained(tmp_path / "whole", **keys)
+    assert "1 image cannot be read (000000000002.jpg: truncated or no image): others of the set took" in caplog.text
+    with training(tmp_path / "parted", **keys) as trainer, pytest.raises(KeyboardInterrupt):
+        trainer.stop = StopAfter(trainer, 6)  # in the second epoch of 4 steps
+        run(trainer)
+    with training(tmp_path / "parted", **keys) as trainer:
+        checkpoint = read_checkpoint(tmp_path / "parted" / WITHIN)
+        checkpoint.load_into(trainer.state.model)
+        trainer.state.resume(checkpoint, trainer.runtime, trainer.config)
+        assert trainer.state.position.batch == 2
+        run(trainer)
+    assert torch.equal(weights(whole.state.model), weights(trainer.state.model))
+    losses = [[entry["train/loss"] for entry in part.state.history] for part in (whole, trainer)]
+    assert losses[0] == losses[1]
+
+
 # Human3.6M's frames
 
 
@@ -348,16 +390,21 @@ def test_frames_are_read_with_keypoints_and_poses_of_the_crops_camera(h36m):
     pose, known = batch["pose"].numpy(), joints["train"]
     np.testing.assert_allclose(np.linalg.norm(limb_vectors(pose), axis=-1).sum(1), 3.98, rtol=1e-4)
     assert not pose[:, 0].any()
-    scale = np.linalg.norm(limb_vectors(known), axis=-1).sum(1) / 3.98
+    scale = (np.linalg.norm(limb_vectors(known), axis=-1).sum(1) / 3.98)[:, None, None]
     away = np.linalg.norm(known[:, :1], axis=-1, keepdims=True)
-    for person, places in enumerate(batch["h36m"].numpy()):
-        # A camera that looks at the middle of the crop from where the real one is sees the pose where the crop has it.
-        width = dataset._people("train").width[person]
-        focal = CAMERA["f"][:, 0] * CROP[0] / width
-        ray = np.append((places[0, :2] - np.array(CROP) / 2) / focal, 1.0)
-        root = ray / np.linalg.norm(ray) * away[person, 0]
-        seen = project(pose[person] * scale[person] + root, focal, np.array(CROP) / 2)
-        assert np.abs(seen - places[:, :2]).max() < 2.5, "the crop is a homography only in part"
+    focal = (CAMERA["f"][:, 0] * CROP[0] / dataset._people("train").width[:, None])[:, None]
+    places, middle = batch["h36m"].numpy()[..., :2], np.array(CROP) / 2
+    ray = np.concatenate([(places[:, :1] - middle) / focal, np.ones((4, 1, 1))], -1)
+    root = ray / np.linalg.norm(ray, axis=-1, keepdims=True) * away
+    apart = [  # a camera turned to the middle of the crop sees the pose where it is; the frame's own axes are others
+        np.abs(project(poses * scale + root, focal, middle) - places).mean() for poses in (pose, unturned(known))
+    ]
+    assert apart[0] < 0.5 and apart[1] > 2 * apart[0], apart
+
+
+def unturned(joints):
+    pose = joints - joints[:, :1]
+    return pose * 3.98 / np.linalg.norm(limb_vectors(pose), axis=-1).sum(1)[:, None, None]
 
 
 def test_strides_and_other_joints_of_frames(h36m):
@@ -411,3 +458,36 @@ def test_a_crop_outside_of_its_frame_is_not_read(tmp_path, poses):
     crops = HumanImages(tmp_path, FPS50, CROP).crops("test", ["image", "h36m"])
     assert crops[:]["unread"].all()
     assert list(crops.unread.values()) == ["the person's box is outside of its 1000 x 1002 px"]
+
+
+# Configs
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["crop_size=[48]"], r"crop_size: \[48\]: list should have at least 2 items"),
+        (["dt_root=nowhere"], "nowhere: no such folder; set dt_root"),
+        (["detections=none.json"], "none.json: no such file"),
+        (["dataset=rendered"], "crop_size: is for dataset: coco or h36m_images"),
+        (["train_2d=True"], "train_2d: has no effect on dataset coco"),
+    ],
+)
+def test_keys_that_do_not_fit_are_one_line(coco, overrides, message):
+    config = ROOT / "configs" / "mambapose" / "MambaPose_small_coco.yaml"
+    values = [f"dt_root={coco}", "crop_size=[96, 128]", *overrides]
+    fails(message, lambda: open_dataset(load_config(config, values)))
+
+
+def test_the_learning_rate_drops_after_the_epochs_that_are_named(copied, tmp_path):
+    keys = {"backbone": "MambaPose", "size": "nano", "streams": "rgb", "dataset": "coco", "dt_root": str(copied)}
+    more = {
+        "crop_size": [32, 48],
+        "batch_size": 7,
+        "epochs": 4,
+        "learning_rate": 1e-3,
+        "lr_decay": 1.0,
+        "lr_drops": [1, 3],
+    }
+    history = trained(tmp_path, **keys, **more).state.history
+    assert [entry["lr"] for entry in history] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])
