@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 
@@ -16,7 +17,7 @@ from lib.body.camera import project
 from lib.body.skeleton import limb_vectors
 from lib.config import load_config
 from lib.data.crop_maps import inverse, mapped, maps_to_crops, shown_part
-from lib.data.datasets import open_dataset
+from lib.data.datasets import DATASETS, open_dataset
 from lib.data.datasets.coco import CocoKeypoints
 from lib.data.datasets.h36m_images import HumanImages
 from lib.data.image_files import UnreadableImage, read_image
@@ -491,3 +492,11 @@ def test_the_learning_rate_drops_after_the_epochs_that_are_named(copied, tmp_pat
     }
     history = trained(tmp_path, **keys, **more).state.history
     assert [entry["lr"] for entry in history] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])
+
+
+def test_without_opencv_the_package_to_install_is_named(monkeypatch, coco):
+    for name in ("lib.data.datasets.coco", "lib.data.image_crops", "lib.data.image_files", "lib.data.crop_maps"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    message = "needs the package cv2, which is not installed: pip install -r requirements-mambapose.txt"
+    fails(message, DATASETS["coco"].load)
