@@ -84,4 +84,3 @@ def test_what_photographs_have_not_is_one_line(environment, coco):  # noqa: F811
     start = ["--config", CONFIGS / "MambaPose_small_coco.yaml", "-c", "runs/no", f"dt_root={coco}", *SMALL, *QUIET]
     line = refusal(environment, *start, "streams=rgb+flow")
     assert "streams: coco has single images without flow; set streams: rgb" in line
-    assert "both have to be multiples of 16 px" in refusal(environment, *start, "crop_size=[48, 60]")

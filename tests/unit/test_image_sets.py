@@ -468,6 +468,7 @@ def test_a_crop_outside_of_its_frame_is_not_read(tmp_path, poses):
     "overrides, message",
     [
         (["crop_size=[48]"], r"crop_size: \[48\]: list should have at least 2 items"),
+        (["crop_size=[48, 60]"], r"crop_size: \[48, 60\]: input should be a multiple of 16"),
         (["dt_root=nowhere"], "nowhere: no such folder; set dt_root"),
         (["detections=none.json"], "none.json: no such file"),
         (["dataset=rendered"], "crop_size: is for dataset: coco or h36m_images"),
