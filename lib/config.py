@@ -15,6 +15,7 @@ from lib.model.registry import MODELS
 from lib.yaml_files import parse_yaml, read_yaml
 
 Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=16, multiple_of=16)]  # px, of what networks of stride 16 see
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -49,6 +50,7 @@ class Shared(BaseModel):
     learning_rate: float = Field(2e-4, gt=0)
     weight_decay: Weight = 0.01
     lr_decay: float = Field(0.99, gt=0)  # after each epoch
+    lr_drops: list[Count] = []  # epochs after which the learning rate is a tenth of what it was
     warmup_steps: int = Field(0, ge=0)  # the learning rate grows linearly over the first steps
     ema: Share = 0.0  # decay per step of an average of the weights, which is what is scored and kept; 0: none
     pretrain_3d_curriculum: int = Field(30, ge=0)  # train_2d: epochs on 3D clips alone, before 2D clips come in
@@ -70,6 +72,8 @@ class Shared(BaseModel):
     dt_file: str = "h36m_sh_conf_cam_source_final.pkl"
     motion_files: list[str] = ["cmu17_large.npz", "accad17.npz"]  # views: in dt_root
     held_back: list[str] = []  # views: subjects that are scored and not trained on
+    crop_size: Annotated[list[Side], Field(min_length=2, max_length=2)] = [192, 256]  # px; coco, h36m_images
+    detections: str = ""  # coco: file of detected boxes in dt_root that are scored; "": annotated boxes
     clip_len: Count = 243  # frames
     data_stride: Count = 81  # frames between the starts of training clips
     rootrel: bool = True

@@ -14,7 +14,8 @@ class Loader:
     does not depend on them.
 
     Args:
-        clips: a map-style data set: a list of numbers -> dict of tensors (B, ...).
+        clips: a map-style data set: a list of numbers -> dict of tensors (B, ...); one with `of_epoch(seed)` gives
+            those of an epoch, whose random draws follow from the epoch's seed and a clip's number.
         batch_size: clips of a batch, of all processes together.
         transforms: batch -> batch, in order.
         shuffle: in every epoch anew; else in the order of their numbers.
@@ -25,6 +26,11 @@ class Loader:
     def __init__(self, clips, batch_size, transforms=(), shuffle=True, workers=0, rank=0, world_size=1):
         self.clips, self.batch_size, self.transforms = clips, batch_size, tuple(transforms)
         self.shuffle, self.workers, self.rank, self.world_size = shuffle, workers, rank, world_size
+
+    @property
+    def unread(self):
+        """What could not be read so far, {name: reason}."""
+        return getattr(self.clips, "unread", {})
 
     def __len__(self):
         return -(-len(self.clips) // self.batch_size)
@@ -44,8 +50,9 @@ class Loader:
         a mean over these clips is: 1 for one process. A process without a clip in a small last batch gets one of
         weight 0.
         """
-        shares = [self._share(batch) for batch in self._batches(seed)]
-        for (indices, weight), batch in zip(shares[first:], self._read([indices for indices, _ in shares[first:]])):
+        shares = [self._share(batch) for batch in self._batches(seed)][first:]
+        clips = self.clips.of_epoch(seed) if hasattr(self.clips, "of_epoch") else self.clips
+        for (indices, weight), batch in zip(shares, self._read(clips, [indices for indices, _ in shares])):
             for transform in self.transforms:
                 batch = transform(batch)
             yield batch | {"index": torch.tensor(indices), "weight": weight}
@@ -68,14 +75,14 @@ class Loader:
         indices = self._own(batch)
         return (indices, len(indices) * self.world_size / len(batch)) if indices else (batch[:1], 0.0)
 
-    def _read(self, batches):
+    def _read(self, clips, batches):
         if not self.workers:
-            yield from map(self.clips.__getitem__, batches)
+            yield from map(clips.__getitem__, batches)
             return
         pool, coming = ThreadPoolExecutor(self.workers, "clips"), deque()
         try:
             for indices in batches:
-                coming.append(pool.submit(self.clips.__getitem__, indices))
+                coming.append(pool.submit(clips.__getitem__, indices))
                 if len(coming) > 2 * self.workers:
                     yield coming.popleft().result()
             while coming:

@@ -13,9 +13,12 @@ from lib.data.loader import draw_seed
 from lib.engine.checkpoint import BEST, LATEST, PREVIOUS, WITHIN, numbered, write_checkpoint
 from lib.engine.profiler import profiled
 from lib.engine.state import Position
+from lib.engine.unread import say_unread
 from lib.errors import TrainingStopped
 
 log = logging.getLogger(__name__)
+
+_DROP = 0.1  # of the learning rate after the epochs of `lr_drops`
 
 
 class Trainer:
@@ -162,6 +165,8 @@ class Trainer:
     def _finish_epoch(self, epoch):
         state, config = self.state, self.config
         self._check_parameters()
+        for loader in self.loaders:
+            say_unread(loader, self.runtime, "others of the set took their place in training")
         entry = {"epoch": epoch, "lr": state.lr, **{f"train/{k}": v for k, v in state.position.means.items()}}
         begin = time.monotonic()
         scores = None if config.no_eval else self._score()
@@ -170,7 +175,7 @@ class Trainer:
         entry["seconds"] = state.position.seconds + time.monotonic() - begin
         state.history.append(entry)
         self._report(entry, scores)
-        state.epoch, state.lr, state.position = epoch, state.lr * config.lr_decay, Position()
+        state.epoch, state.lr, state.position = epoch, self._next_lr(epoch), Position()
         _set_learning_rate(state.optimizer, state.lr)
         names = []
         if scores and scores.headline < state.best:
@@ -182,6 +187,11 @@ class Trainer:
         self.run.epoch(entry)  # a resumed run records what is in the checkpoint and not yet here
         if self.runtime.any(self.stop.requested)[0] and epoch < config.epochs:
             raise KeyboardInterrupt
+
+    def _next_lr(self, epoch):
+        """Return the learning rate of the epoch after this one."""
+        drop = _DROP if epoch in self.config.lr_drops else 1.0
+        return self.state.lr * self.config.lr_decay * drop
 
     def _score(self):
         """Return the `Scores` of the test split after an epoch."""
@@ -259,6 +269,7 @@ def predict(model, task, runtime, after_batch=lambda: None):
         if batch["weight"]:
             found[batch["index"].numpy()] = predicted
         after_batch()
+    say_unread(loader, runtime, "they count as misses in the scores")
     own = loader.indices()
     for indices, predicted in runtime.gathered((own, found[own]))[1:]:
         found[indices] = predicted

@@ -6,3 +6,7 @@ PROTOCOLS = Registry(
     "protocol",
     {"h36m": "lib.eval.h36m:evaluate_h36m", "mpi_inf_3dhp": "lib.eval.mpi_inf_3dhp:evaluate_clips_3dhp"},
 )
+
+KEYPOINT_SCORERS = Registry(  # classes (data set, joints) with `score`, `write` and `chosen_by`
+    "protocol", {"crops": "lib.eval.keypoints_2d:CropScorer", "coco": "lib.eval.keypoints_2d:CocoScorer"}
+)

@@ -1,44 +1,49 @@
 """Scores of keypoints in the image: PCK, and COCO's average precision over object keypoint similarity (OKS)."""
 
-import io
-from contextlib import redirect_stdout
+import json
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from lib.errors import needing
+from lib.body.layouts import LAYOUTS
+from lib.eval.coco_results import coco_results, coco_stats
 from lib.eval.scores import Scores, as_text
+from lib.files import atomic_path
 
 SHARES = (0.05, 0.1, 0.2)  # of a person's size, within which a keypoint is right
-_HEADLINE = SHARES[0]
-_REQUIREMENTS = "requirements-mambapose.txt"
+MISSED = (0.0, 0.0, -1.0)  # a keypoint of an image that could not be read: it is wrong wherever it is
+RESULTS = "coco_results.json"
+_FINEST = SHARES[0]
 
 
 class _KeypointScores(NamedTuple):
     pck: dict
     per_joint: dict
     ap: float | None
+    coco: dict = {}
 
 
 class KeypointScores(Scores, _KeypointScores):
     """Scores of 2D keypoints, all shares from 0 to 1.
 
-    pck: {share of the size: of all labelled keypoints, those that are right}; per_joint: {joint: the same at the first
-    of `SHARES`}; ap: COCO's AP, None where joints are not COCO's.
+    pck: {share of the size: of all labelled keypoints, those that are right}, empty where no keypoint is labelled;
+    per_joint: {joint: the same at the first of `SHARES`}; ap: COCO's AP, None where joints are not COCO's; coco: its
+    other numbers, where people are scored over whole images, of which AP is then the one that counts.
     """
 
     @property
     def headline(self):
-        return 1 - self.pck[_HEADLINE]
+        return 1 - (self.ap if self.coco else self.pck[_FINEST])
 
     @property
     def values(self):
         ap = {} if self.ap is None else {"oks_ap": self.ap}
-        return {**{f"pck_{share}": value for share, value in self.pck.items()}, **ap}
+        return {**{f"pck_{share}": value for share, value in self.pck.items()}, **ap, **self.coco}
 
     @property
     def details(self):
-        return {f"pck_{_HEADLINE} {joint}": value for joint, value in self.per_joint.items()}
+        return {f"pck_{_FINEST} {joint}": value for joint, value in self.per_joint.items()}
 
     def summary(self):
         return "  ".join(f"{name} {value:.3f}" for name, value in self.values.items())
@@ -50,7 +55,7 @@ class KeypointScores(Scores, _KeypointScores):
         from rich.table import Table
 
         columns = {name: self, **{other.replace("_", " "): scores for other, scores in others.items()}}
-        view = Table(title=f"PCK: share of keypoints within a share of the person's size; per joint: {_HEADLINE}")
+        view = Table(title=f"PCK: share of keypoints within a share of the person's size; per joint: {_FINEST}")
         view.add_column("", no_wrap=True)
         for title in columns:
             view.add_column(title, justify="right")
@@ -61,11 +66,71 @@ class KeypointScores(Scores, _KeypointScores):
         return as_text(view)
 
 
+class CropScorer:
+    """Scorer of people who are each alone in their crop: PCK of the crop's height, and AP with the areas of masks.
+
+    Args:
+        dataset: what the crops are of; for COCO's joints its crops have a "mask".
+        joints: their layout.
+    """
+
+    chosen_by = "PCK at 5 %"
+
+    def __init__(self, dataset, joints):
+        self.dataset, self.joints = dataset, joints
+
+    @cached_property
+    def area(self):
+        """Area of the persons of the test split, (n,) px², for AP; None where joints are not COCO's."""
+        if self.joints != "coco17":
+            return None
+        return self.dataset.crops("test", ["mask"])[:]["mask"].sum((1, 2)).numpy()
+
+    def score(self, found, truth):
+        """Return the `KeypointScores` of keypoints (n, J, 3) of the test split, px of the crops."""
+        return evaluate_keypoints(found, truth, _heights(found, self.dataset), LAYOUTS[self.joints], self.area)
+
+    def write(self, found, folder):
+        """Write nothing; return the files' paths."""
+        return []
+
+
+class CocoScorer:
+    """Scorer of people in whole images of COCO by its own rules, and by PCK where their keypoints are known.
+
+    Args:
+        dataset: `lib.data.datasets.coco.CocoKeypoints`.
+        joints: COCO's layout.
+    """
+
+    chosen_by = "AP"
+
+    def __init__(self, dataset, joints):
+        self.dataset, self.joints = dataset, joints
+
+    def score(self, found, truth):
+        """Return the `KeypointScores` of keypoints (n, J, 3) of the test split, px of the crops."""
+        scores = evaluate_keypoints(found, truth, _heights(found, self.dataset), LAYOUTS[self.joints])
+        stats = coco_stats(self.dataset.annotations("test"), self._results(found))
+        return scores._replace(ap=stats.pop("AP"), coco=stats)
+
+    def write(self, found, folder):
+        """Write the results in COCO's format; return the files' paths."""
+        path = folder / RESULTS
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(self._results(found)))
+        return [path]
+
+    def _results(self, found):
+        people = self.dataset.tested
+        return coco_results(self.dataset.in_images(found), people.image, people.score, people.area)
+
+
 def evaluate_keypoints(found, truth, size, joints, area=None):
     """Return the `KeypointScores` of predicted keypoints, one person each.
 
     Args:
-        found: (n, J, 3): x and y in px, confidence.
+        found: (n, J, 3): x and y in px, confidence; negative where there is no prediction, which is wrong.
         truth: (n, J, 3): x and y in px, and 0 where a keypoint is not labelled.
         size: (n,) px, what PCK's shares are of, such as the height of the person's box.
         joints: names of the J joints.
@@ -74,41 +139,44 @@ def evaluate_keypoints(found, truth, size, joints, area=None):
     Raises:
         UserError: AP is asked for, and pycocotools is not installed.
     """
+    ap = None if area is None else average_precision(found, truth, area)
     labelled = truth[..., 2] > 0
+    if not labelled.any():
+        return KeypointScores({}, {}, ap)
     distance = np.linalg.norm(found[..., :2] - truth[..., :2], axis=-1) / size[:, None]
-    right = {share: distance <= share for share in SHARES}
+    right = {share: (distance <= share) & (found[..., 2] >= 0) for share in SHARES}
     return KeypointScores(
         {share: _share(within, labelled) for share, within in right.items()},
-        {joint: _share(right[_HEADLINE][:, j], labelled[:, j]) for j, joint in enumerate(joints)},
-        None if area is None else average_precision(found, truth, area),
+        {joint: _share(right[_FINEST][:, j], labelled[:, j]) for j, joint in enumerate(joints)},
+        ap,
     )
 
 
 def average_precision(found, truth, area):
     """Return COCO's AP (OKS 0.50:0.95) by pycocotools of persons who are each alone in their image.
 
-    Arguments as of `evaluate_keypoints`; a person's score is the mean confidence of their keypoints, and who has no
-    labelled keypoint does not count.
-    """
-    with needing("COCO's average precision", _REQUIREMENTS):
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
+    A person's score is the mean confidence of their keypoints; who has no labelled keypoint does not count, and who was
+    not seen (negative confidence) is missed.
 
+    Args:
+        found, truth: as of `evaluate_keypoints`.
+        area: (n,) px², of the persons' masks.
+
+    Raises:
+        UserError: pycocotools is not installed.
+    """
     persons = np.flatnonzero((truth[..., 2] > 0).any(1))
-    with redirect_stdout(io.StringIO()):
-        known = COCO()
-        known.dataset = {
-            "info": {},
-            "images": [{"id": int(n)} for n in persons],
-            "categories": [{"id": 1, "name": "person"}],
-            "annotations": [_annotation(n, truth[n], area[n]) for n in persons],
-        }
-        known.createIndex()
-        scorer = COCOeval(known, known.loadRes([_detection(n, found[n]) for n in persons]), "keypoints")
-        scorer.evaluate()
-        scorer.accumulate()
-        scorer.summarize()
-    return float(scorer.stats[0])
+    annotations = {
+        "info": {},
+        "images": [{"id": int(n)} for n in persons],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [_annotation(n, truth[n], area[n]) for n in persons],
+    }
+    return coco_stats(annotations, [_detection(n, found[n]) for n in persons if found[n, :, 2].min() >= 0])["AP"]
+
+
+def _heights(found, dataset):
+    return np.full(len(found), dataset.size[1])
 
 
 def _annotation(number, keypoints, area):

@@ -13,13 +13,12 @@ from lib.data.image_transforms import (
     degrade_cues,
     input_transforms,
     normalise_depth,
-    training_transforms,
 )
 from lib.data.loader import Loader
 from lib.errors import UserError
-from lib.eval import plots
+from lib.eval import KEYPOINT_SCORERS, plots
 from lib.eval.image_poses import evaluate_image_poses
-from lib.eval.keypoints_2d import evaluate_keypoints
+from lib.eval.keypoints_2d import MISSED
 from lib.task.base import Task
 from lib.task.heatmaps import (
     decode,
@@ -54,6 +53,7 @@ class ImagePose(Task):
     """
 
     truth: str  # key of a batch that is predicted
+    missed: tuple  # prediction of a joint of an image that could not be read
 
     def __init__(self, config, dataset):
         self.config, self.dataset = config, dataset
@@ -66,12 +66,13 @@ class ImagePose(Task):
             transforms.append(normalise_depth)
             return Loader(crops, self.config.batch_size, transforms, shuffle=False, **sharing)
         self.origin = f"{len(crops)} crops of {self.dataset.path}"
-        transforms += [*training_transforms(self.config.joints), normalise_depth, degrade_cues]
+        transforms += [*self.dataset.training_transforms(self.config.joints), normalise_depth, degrade_cues]
         return Loader(crops, self.config.batch_size, transforms, workers=self.config.num_workers, **sharing)
 
     def _crops(self, split, images=True):
         keys = [KEYS[stream] for stream in self.streams] if images else []
-        return self.dataset.crops(split, [*keys, JOINT_KEYS[self.config.joints], "pose"])
+        pose = ["pose"] if self.config.head == "3d" else []
+        return self.dataset.crops(split, [*keys, JOINT_KEYS[self.config.joints], *pose])
 
     def _images(self, batch):
         return [batch.get(key) if stream in self.streams else None for stream, key in KEYS.items()]
@@ -80,6 +81,16 @@ class ImagePose(Task):
         """Return what is to be predicted of a split, NumPy, as the network predicts it."""
         batch = self._crops(split, images=False)[slice(count)]
         return input_transforms(self.config.joints)[0](batch)[self.truth].numpy()
+
+    def predict(self, model, batch):
+        found = self._predict(model, batch)
+        if "unread" in batch:
+            found[batch["unread"]] = torch.tensor(self.missed, device=found.device)
+        return found
+
+    def _predict(self, model, batch):
+        """Return what `predict` does, without regard to images that could not be read."""
+        raise NotImplementedError
 
     def _mirrored_too(self, predict, images, back):
         """Return predict(images), averaged with what `back` makes of the mirror image's, if `flip_test`."""
@@ -97,7 +108,9 @@ class ImagePose(Task):
         return self._truth("test")
 
     def baselines(self):
-        mean = self._mean(self._truth("train", _SAMPLE))
+        if not self.dataset.baseline_split:
+            return {}
+        mean = self._mean(self._truth(self.dataset.baseline_split, _SAMPLE))
         return {"mean_pose": self.evaluate(np.repeat(mean[None], len(self.known), 0))}
 
     def _mean(self, truth):
@@ -107,9 +120,13 @@ class ImagePose(Task):
 class Keypoints(ImagePose):
     """Learning heatmaps of keypoints, scored by PCK (of the crop's height) and, for COCO's joints, by AP."""
 
-    truth = "keypoints"
+    truth, missed = "keypoints", MISSED
     curves = ({"pck_0.05": "PCK, 5 % of the crop", "pck_0.1": "10 %", "oks_ap": "AP (OKS)"}, "share")
-    chosen_by = "PCK at 5 %"
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.scorer = KEYPOINT_SCORERS[dataset.protocol](dataset, config.joints)
+        self.chosen_by = self.scorer.chosen_by
 
     def loss(self, model, batch):
         heatmaps, keypoints = model(*self._images(batch)), batch["keypoints"]
@@ -119,7 +136,7 @@ class Keypoints(ImagePose):
             return mean_squared_error(heatmaps, udp_targets(keypoints, size), weight), {}
         return softmax_cross_entropy(heatmaps, heatmap_targets(keypoints, size), weight), {}
 
-    def predict(self, model, batch):
+    def _predict(self, model, batch):
         """Return keypoints (b, 17, 3): x, y in px of the crop, confidence."""
         order = list(mirrored_order(LAYOUTS[self.config.joints]))
         heatmaps = self._mirrored_too(
@@ -127,17 +144,8 @@ class Keypoints(ImagePose):
         )
         return decode_udp(heatmaps) if self.config.heatmap_loss == "mse" else decode(heatmaps)
 
-    @cached_property
-    def area(self):
-        """Area of the persons of the test split, (n,) px², for AP; None where joints are not COCO's."""
-        if self.config.joints != "coco17":
-            return None
-        return self.dataset.crops("test", ["mask"])[:]["mask"].sum((1, 2)).numpy()
-
     def evaluate(self, predictions):
-        _, height = self.dataset.size
-        size = np.full(len(predictions), height)
-        return evaluate_keypoints(predictions, self.known, size, LAYOUTS[self.config.joints], self.area)
+        return self.scorer.score(predictions, self.known)
 
     def _mean(self, truth):
         labelled = truth[..., 2:] > 0
@@ -148,13 +156,13 @@ class Keypoints(ImagePose):
         images = self.dataset.crops("test", ["image"])[: plots.CROPS]["image"].permute(0, 2, 3, 1).numpy()
         path = folder / "keypoints.png"
         plots.keypoints(images, predictions[: plots.CROPS], LAYOUTS[self.config.joints], path)
-        return [path]
+        return [path, *self.scorer.write(predictions, folder)]
 
 
 class Joints(ImagePose):
     """Learning joints in space, relative to the pelvis, in m of a body of standard size, by way of heatmaps."""
 
-    truth = "pose"
+    truth, missed = "pose", (0.0, 0.0, 0.0)  # all joints at the pelvis
     curves = ({"mpjpe": "P1 (MPJPE)", "p_mpjpe": "P2 (P-MPJPE)"}, "mm")
     chosen_by = "P1"
 
@@ -168,7 +176,7 @@ class Joints(ImagePose):
         terms = {"joints": joints.detach(), "limbs": limbs.detach(), "heatmaps": heat.detach()}
         return joints + _LIMBS * limbs + _HEATMAPS * heat, terms
 
-    def predict(self, model, batch):
+    def _predict(self, model, batch):
         """Return joints (b, 17, 3), m."""
         return self._mirrored_too(lambda images: model(*images).float(), self._images(batch), flip)
 

@@ -184,10 +184,19 @@ def test_depth_is_normalised_over_what_of_the_crop_is_in_the_frame():
     assert depth.shape == (1, 60, 80) and not depth[..., :40].any() and not flow[..., :40].any()
     torch.testing.assert_close(depth[0, :, 40:], normalised(inverse[:, :40]), rtol=1e-3, atol=1e-3)
     assert (flow[..., 40:] - 1).abs().max() < 1e-4
-    nowhere = crop_cues(None, inverse, [200, 200, 300, 300], (8, 8))[1]
-    assert not nowhere.any()
     with pytest.raises(ValueError, match="boxes: expected x0 < x1"):
         crop_cues(None, inverse, [3, 4, 3, 9], (8, 8))
+
+
+def test_boxes_outside_of_the_frame_and_cues_of_different_frames_are_one_line():
+    flow, depth = torch.ones(2, 60, 80), torch.rand(60, 80)
+    for box in ([80, 0, 99, 30], [-9, 4, 0, 9], [3, -20, 9, -1], [3, 60.5, 9, 70]):
+        fails(r"box .*: is outside of the frame of 80 x 60 px; leave it out", crop_cues, flow, depth, box, (8, 8))
+    boxes = torch.tensor([[1.0, 1, 9, 9], [-200, 3, -100, 50]])
+    fails(r"box -200, 3, -100, 50: is outside", crop_cues, flow, None, boxes, (8, 8))
+    assert crop_cues(flow, depth, [159, 4, 170, 9], (8, 8), frame=(160, 120))[0].shape == (2, 8, 8)
+    fails("are of different sizes, 40 x 30 and 80 x 60 px", crop_cues, flow, depth[::2, ::2], [1, 1, 9, 9], (8, 8))
+    assert crop_cues(flow, depth[::2, ::2], [1, 1, 9, 9], (8, 8), frame=(80, 60))[1].shape == (1, 8, 8)
 
 
 # Degrading

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from lib.errors import UserError
+from lib.errors import UserError, needing
 from lib.model.registry import MODELS
 from lib.registry import Registry, load
 
@@ -14,7 +14,7 @@ class Entry(NamedTuple):
 
     place: "module:class" of a `lib.data.datasets.base.Dataset`.
     fixed: {config key: the only value that the data allow}; unused: keys without effect; own: keys of these data alone.
-    task: what is learned from them, a key of `lib.task.TASKS`.
+    task: what is learned from them, a key of `lib.task.TASKS`; requirements: file of the packages that they need.
     """
 
     place: str
@@ -22,11 +22,19 @@ class Entry(NamedTuple):
     unused: tuple = ()
     own: tuple = ()
     task: str = "lifting"
+    requirements: str = "requirements.txt"
 
     def load(self):
-        return load(self.place)
+        """Return the class.
+
+        Raises:
+            UserError: a package is not installed that it needs.
+        """
+        with needing(self.place.rpartition(":")[2], self.requirements):
+            return load(self.place)
 
 
+_IMAGES = {"task": "image_pose", "requirements": "requirements-mambapose.txt"}
 _IN_METRES = {"gt_2d": False, "synthetic": False, "train_2d": False, "rootrel": True}
 
 DATASETS = {
@@ -38,7 +46,14 @@ DATASETS = {
         unused=("sample_stride", "num_workers"),
         own=("motion_files", "held_back"),
     ),
-    "rendered": Entry("lib.data.datasets.rendered:RenderedSet", fixed=_IN_METRES, task="image_pose"),
+    "coco": Entry(
+        "lib.data.datasets.coco:CocoKeypoints",
+        unused=("gt_2d", "synthetic", "train_2d"),
+        own=("crop_size", "detections"),
+        **_IMAGES,
+    ),
+    "h36m_images": Entry("lib.data.datasets.h36m_images:HumanImages", fixed=_IN_METRES, own=("crop_size",), **_IMAGES),
+    "rendered": Entry("lib.data.datasets.rendered:RenderedSet", fixed=_IN_METRES, **_IMAGES),
 }
 
 OWN_KEYS = {key: [name for name, entry in DATASETS.items() if key in entry.own] for key in

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lib.data.image_transforms import training_transforms
 from lib.data.store import INDEX, open_store, unfinished_of
 from lib.data.synthetic.body import SOMEONE
 from lib.errors import UserError, nearest
@@ -25,7 +26,11 @@ class RenderedSet:
 
     Attributes:
         size: (width, height) of a crop, px.
+        protocol: how keypoints are scored, a key of `lib.eval.KEYPOINT_SCORERS`.
+        baseline_split: the split whose mean pose is scored too; None: no mean pose is.
     """
+
+    protocol, baseline_split = "crops", "train"
 
     def __init__(self, path):
         self.path = Path(path)
@@ -38,6 +43,10 @@ class RenderedSet:
 
     def refuse_empty(self, config):
         """Do nothing: a set of rendered people has both splits."""
+
+    def training_transforms(self, joints):
+        """Return the transforms of training crops."""
+        return training_transforms(joints)
 
     def crops(self, split, keys):
         """Return the `RenderedPeople` of a split, with these keys."""

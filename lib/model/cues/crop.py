@@ -3,6 +3,7 @@
 import torch
 from torch.nn.functional import grid_sample
 
+from lib.errors import UserError
 from lib.model.cues.normalise import normalised
 
 
@@ -24,10 +25,16 @@ def crop_cues(flow, depth, box, size, frame=None):
 
     Raises:
         ValueError: a box is empty.
+        UserError: a box lies outside of the frame; or flow and depth are of frames of different size.
     """
     box = torch.as_tensor(box, dtype=torch.float32)
     if not (box[..., 2:] > box[..., :2]).all():
         raise ValueError(f"boxes: expected x0 < x1 and y0 < y1, got {box.tolist()}")
+    frame = frame or _common_size(flow, depth)
+    outside = (box[..., 2:] <= 0).any(-1) | (box[..., :2] >= torch.tensor(frame)).any(-1)
+    if outside.any():
+        first = ", ".join(f"{side:g}" for side in box[outside][0].tolist())
+        raise UserError(f"box {first}: is outside of the frame of {frame[0]} x {frame[1]} px; leave it out")
     if flow is not None:
         flow = torch.as_tensor(flow).float()
         sampled = _sampled(flow, box, size, frame)
@@ -42,9 +49,20 @@ def crop_cues(flow, depth, box, size, frame=None):
     return flow, depth
 
 
+def _common_size(*maps):
+    """Return the (width, height) px of maps (..., h, w) of one frame."""
+    sizes = {(shown.shape[-1], shown.shape[-2]) for shown in maps if shown is not None}
+    if len(sizes) != 1:
+        found = " and ".join(f"{width} x {height}" for width, height in sorted(sizes)) or "none"
+        raise UserError(
+            f"flow and depth: are of different sizes, {found} px; make both of the same frame, or give frame"
+        )
+    return sizes.pop()
+
+
 def _sampled(maps, box, size, frame):
     """Return maps (C, h, w) of boxes (..., 4), (..., C, height, width), by bilinear interpolation, 0 beyond the frame."""
-    width, height = frame or (maps.shape[2], maps.shape[1])
+    width, height = frame
     box = box.to(maps.device)
     x = _centres(box[..., 0], box[..., 2], size[0]) / width
     y = _centres(box[..., 1], box[..., 3], size[1]) / height
