@@ -40,6 +40,8 @@ class Entry(NamedTuple):
         return import_module(self.module)
 
 
+Crop = Annotated[list[Annotated[int, Field(ge=16, multiple_of=16)]], Field(min_length=2, max_length=2)]
+
 MODELS = {
     "PoseMamba": Entry(
         "lib.model.posemamba",
@@ -57,6 +59,7 @@ MODELS = {
             "fusion": Key(str, "gated", mambapose.FUSIONS),
             "encoder": Key(str, "two_stage", mambapose.ENCODERS),
             "frames": Key(Annotated[int, Field(ge=1)], 1),
+            "crop": Key(Crop, [96, 128]),
             "recompute": Key(bool, True),
             "joints": Key(str, "coco17", ("coco17", "h36m17")),
             "heatmap_loss": Key(str, "softmax", ("softmax", "mse")),
