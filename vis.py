@@ -30,7 +30,9 @@ def main(arguments=None):
     parser.add_argument("--det-model", metavar="FILE", help="the detector's model that finds people")
     parser.add_argument("--pose-model", metavar="FILE", help="the detector's model that finds joints")
     parser.add_argument("--flow", action="store_true", help="the detector mambapose sees optical flow too")
-    parser.add_argument("--depth", metavar="DIR", help="it sees depth too, by the weights of Depth Anything V2 Small there")
+    parser.add_argument(
+        "--depth", metavar="DIR", help="it sees depth too, by the weights of Depth Anything V2 Small there"
+    )
     parser.add_argument(
         "--mambapose", metavar="FILE", nargs="?", const="",
         help="3D poses by a MambaPose of head 3d, straight from the images (default: the shipped one)",

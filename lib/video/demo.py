@@ -90,14 +90,14 @@ def _lifting(options):
         chosen |= {"lifter": "mambapose", "detector": "mambapose"}
         given |= {"pose_model": options.mambapose} if options.mambapose else {}
     if options.keypoints and given:
-        raise UserError(
-            f"--keypoints: takes the place of a detector; leave {' and '.join(map(_flag, given))} out"
-        )
+        raise UserError(f"--keypoints: takes the place of a detector; leave {' and '.join(map(_flag, given))} out")
     for key in given:
         if key not in (taken := options_of_detector(chosen["detector"])):
             has = [_flag(name) for name in taken if name in _OF_DETECTOR]
             kind = "model" if key.endswith("_model") else "option"
-            raise UserError(f"{_flag(key)}: the detector {chosen['detector']} has no such {kind}; it has {', '.join(has)}")
+            raise UserError(
+                f"{_flag(key)}: the detector {chosen['detector']} has no such {kind}; it has {', '.join(has)}"
+            )
     return options_of({**chosen, "detector_options": given})
 
 

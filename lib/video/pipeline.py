@@ -201,7 +201,8 @@ def _open_detector(options, focal):
     if device.type == "cuda":
         given = {"device": str(device)} | given
     return open_detector(
-        options.detector, **{key: value for key, value in given.items() if key in own or key in options.detector_options}
+        options.detector,
+        **{key: value for key, value in given.items() if key in own or key in options.detector_options},
     )
 
 

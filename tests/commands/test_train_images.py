@@ -13,7 +13,7 @@ from lib.model.weights import read_checkpoint
 
 CONFIGS = ROOT / "configs" / "mambapose"
 QUIET = ["--no-mlflow", "--no-tensorboard"]
-SMALL = ["batch_size=16", "epochs=2", "warmup_steps=2", "ema=0"]
+SMALL = ["batch_size=16", "epochs=2", "warmup_steps=2", "ema=0", "crop=[48, 64]"]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,8 @@ def test_joints_in_space_are_learned_and_a_stopped_run_goes_on(environment, data
         (["head=3d"], "coco17: head 3d has those of Human3.6M; set joints: h36m17"),
         (["streams=rgb+sound"], "'rgb+sound' is unknown"),
         (["size=nan"], "'nan'"),
+        ([], 'people.store have 48 x 64 px; set "crop=[48, 64]"'),
+        (["crop=[48, 60]"], "crop: [48, 60]: input should be a multiple of 16"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(environment, data, arguments, message):  # noqa: F811

@@ -68,7 +68,7 @@ class MambaPose(Detector):
         people, crops = zip(*pairs)
         keypoints, poses = self._joints(np.stack([crop.cut(frame) for crop in crops]), *self._cues.cut(crops))
         found = [
-            person._replace(keypoints=to_h36m(_in_frame(points, crop), self._config.joints))
+            person._replace(keypoints=to_h36m(in_frame(points, crop), self._config.joints))
             for person, crop, points in zip(people, crops, keypoints)
         ]
         if poses is None:
@@ -112,6 +112,6 @@ class MambaPose(Detector):
         return read(heatmaps).cpu().numpy(), None if poses is None else poses.float().cpu().numpy()
 
 
-def _in_frame(keypoints, crop):
+def in_frame(keypoints, crop):
     """Return keypoints (17, 3) of a crop's heatmaps in px of the frame."""
     return np.concatenate([crop.back(keypoints[:, :2] + _FIRST_PIXEL), keypoints[:, 2:]], axis=1)
