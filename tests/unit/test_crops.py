@@ -63,7 +63,9 @@ def drawn(scene, camera, faces):
     """The person of a scene before a pattern of the world that is infinitely far, as finely as people are rendered."""
     fine = CropCamera(camera.rotation, camera.offset, STILL, 2 * camera.focal, (2 * camera.size[0], 2 * camera.size[1]))
     rays = np.tensordot(camera.rotation.T, fine.rays, 1)
-    image = np.ascontiguousarray(np.moveaxis(0.5 + 0.3 * np.sin(25 * rays / np.linalg.norm(rays, axis=0)), 0, 2), np.float32)
+    image = np.ascontiguousarray(
+        np.moveaxis(0.5 + 0.3 * np.sin(25 * rays / np.linalg.norm(rays, axis=0)), 0, 2), np.float32
+    )
     depth = np.full(image.shape[:2], FARTHEST, np.float32)
     person = scene.people[0]
     rasterise(fine.see(person.now), faces, np.clip(person.colours, 0, 1), image, depth, fine.field)
@@ -85,7 +87,9 @@ def test_a_crop_shows_what_training_shows_to_the_pixel(crops, cases):
         error = np.abs(image - expected).mean()
         assert error < 5  # what is finer than a pixel is not drawn alike
         for x, y in ((0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5)):
-            shifted = cv2.warpAffine(expected, np.array([[1.0, 0, x], [0, 1, y]]), SIZE, borderMode=cv2.BORDER_REPLICATE)
+            shifted = cv2.warpAffine(
+                expected, np.array([[1.0, 0, x], [0, 1, y]]), SIZE, borderMode=cv2.BORDER_REPLICATE
+            )
             assert np.abs(image - shifted).mean() > 1.4 * error
 
 
