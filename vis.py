@@ -20,7 +20,7 @@ def main(arguments=None):
         "--video", metavar="FILE", default="sample_video.mp4", help="a path, a name in demo/video, or a camera: 0"
     )
     parser.add_argument("-o", "--out_path", metavar="DIR", help="default: demo/output/NAME")
-    parser.add_argument("-e", "--evaluate", metavar="FILE", default=WEIGHTS, help="checkpoint (default: %(default)s)")
+    parser.add_argument("-e", "--evaluate", metavar="FILE", help=f"checkpoint (default: {WEIGHTS})")
     parser.add_argument("--config", metavar="FILE", help="its YAML config, where it holds none")
     parser.add_argument("--gpu", metavar="N", help="number of the GPU (default: the first, else the CPU)")
     parser.add_argument("--clip_len", type=int, metavar="N", help="frames of a window (default: the config's)")
@@ -29,6 +29,14 @@ def main(arguments=None):
     parser.add_argument("--detector", choices=DETECTORS, default="accurate", help="default: %(default)s")
     parser.add_argument("--det-model", metavar="FILE", help="the detector's model that finds people")
     parser.add_argument("--pose-model", metavar="FILE", help="the detector's model that finds joints")
+    parser.add_argument("--flow", action="store_true", help="the detector mambapose sees optical flow too")
+    parser.add_argument(
+        "--depth", metavar="DIR", help="it sees depth too, by the weights of Depth Anything V2 Small there"
+    )
+    parser.add_argument(
+        "--mambapose", metavar="FILE", nargs="?", const="",
+        help="3D poses by a MambaPose of head 3d, straight from the images (default: the shipped one)",
+    )  # fmt: skip
     parser.add_argument("--keypoints", metavar="FILE", help="detections made elsewhere, in place of a detector")
     parser.add_argument("--keypoints-first", type=int, default=0, metavar="N", help="the number of their first frame")
     parser.add_argument(

@@ -15,7 +15,6 @@ from lib.model.registry import MODELS
 from lib.yaml_files import parse_yaml, read_yaml
 
 Count = Annotated[int, Field(ge=1)]
-Side = Annotated[int, Field(ge=16, multiple_of=16)]  # px, of what networks of stride 16 see
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -72,7 +71,6 @@ class Shared(BaseModel):
     dt_file: str = "h36m_sh_conf_cam_source_final.pkl"
     motion_files: list[str] = ["cmu17_large.npz", "accad17.npz"]  # views: in dt_root
     held_back: list[str] = []  # views: subjects that are scored and not trained on
-    crop_size: Annotated[list[Side], Field(min_length=2, max_length=2)] = [192, 256]  # px; coco, h36m_images
     detections: str = ""  # coco: file of detected boxes in dt_root that are scored; "": annotated boxes
     clip_len: Count = 243  # frames
     data_stride: Count = 81  # frames between the starts of training clips

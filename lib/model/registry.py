@@ -43,10 +43,13 @@ class Entry(NamedTuple):
         return import_module(self.module)
 
 
+Crop = Annotated[list[Annotated[int, Field(ge=16, multiple_of=16)]], Field(min_length=2, max_length=2)]
+
 _OF_IMAGE_POSE = {  # keys of every model of this task
     "size": Key(str, "small", tuple(mambapose.SIZES)),
     "head": Key(str, "2d", mambapose.HEADS),
     "streams": Key(str, "+".join(mambapose.STREAMS), mambapose.STREAM_SETS),
+    "crop": Key(Crop, [96, 128]),
     "recompute": Key(bool, True),
     "joints": Key(str, "coco17", ("coco17", "h36m17")),
     "heatmap_loss": Key(str, "softmax", ("softmax", "mse")),

@@ -65,9 +65,19 @@ class ImagePose(Task):
         if split == "test":
             transforms.append(normalise_depth)
             return Loader(crops, self.config.batch_size, transforms, shuffle=False, **sharing)
+        self._check_crop()
         self.origin = f"{len(crops)} crops of {self.dataset.path}"
         transforms += [*self.dataset.training_transforms(self.config.joints), normalise_depth, degrade_cues]
         return Loader(crops, self.config.batch_size, transforms, workers=self.config.num_workers, **sharing)
+
+    def _check_crop(self):
+        """Raise UserError if the config, which the trained network's user cuts crops by, has another size of crops."""
+        width, height = self.dataset.size
+        if [width, height] != self.config.crop:
+            raise UserError(
+                f"crop: {self.config.crop}: the crops of {self.dataset.path} have {width} x {height} px; "
+                f'set "crop=[{width}, {height}]"'
+            )
 
     def _crops(self, split, images=True):
         keys = [KEYS[stream] for stream in self.streams] if images else []

@@ -17,11 +17,13 @@ from lib.video.detection import options_of_detector
 from lib.video.export.results import is_result, write_data, write_videos
 from lib.video.io.source import VideoSource
 from lib.video.io.writer import VideoWriter
-from lib.video.pipeline import MOST_PIXELS, lift, options_of
+from lib.video.pipeline import MOST_PIXELS, WEIGHTS, Options, lift, options_of
 
 VIDEOS = PROJECT / "demo" / "video"
 OUTPUT = Path("demo/output")
 _WORKING = ".posemamba"  # in the folder of results, until they are there
+_OF_DETECTOR = ("det_model", "pose_model", "flow", "depth")
+_OF_LIFTING = ("evaluate", "config", "clip_len", "pixel")  # what --mambapose has no use for
 _SAME = (
     "config", "clip_len", "pixel", "detector", "keypoints", "keypoints_first", "focus", "max_gap", "smooth", "height",
     "turn", "focal",
@@ -80,24 +82,36 @@ def _results_folder(folder):
 
 
 def _lifting(options):
-    models = {"det_model": options.det_model, "pose_model": options.pose_model}
-    models = {key: value for key, value in models.items() if value}
-    if options.keypoints and models:
-        raise UserError("--keypoints: takes the place of a detector; leave --det-model and --pose-model out")
-    for key in models:
-        if key not in (taken := options_of_detector(options.detector)):
-            files = [_flag(name) for name in taken if name.endswith("_model")]
+    chosen = {key: getattr(options, key) for key in _SAME}
+    chosen |= {"weights": options.evaluate or WEIGHTS, "device": _device(options.gpu)}
+    given = {key: getattr(options, key) for key in _OF_DETECTOR if getattr(options, key)}
+    if options.mambapose is not None:
+        _check_mambapose(options)
+        chosen |= {"lifter": "mambapose", "detector": "mambapose"}
+        given |= {"pose_model": options.mambapose} if options.mambapose else {}
+    if options.keypoints and given:
+        raise UserError(f"--keypoints: takes the place of a detector; leave {' and '.join(map(_flag, given))} out")
+    for key in given:
+        if key not in (taken := options_of_detector(chosen["detector"])):
+            has = [_flag(name) for name in taken if name in _OF_DETECTOR]
+            kind = "model" if key.endswith("_model") else "option"
             raise UserError(
-                f"{_flag(key)}: the detector {options.detector} has no such model; it has {', '.join(files)}"
+                f"{_flag(key)}: the detector {chosen['detector']} has no such {kind}; it has {', '.join(has)}"
             )
-    return options_of(
-        {
-            "weights": options.evaluate,
-            "detector_options": models,
-            "device": _device(options.gpu),
-            **{key: getattr(options, key) for key in _SAME},
-        }
-    )
+    return options_of({**chosen, "detector_options": given})
+
+
+def _check_mambapose(options):
+    """Raise UserError for options that --mambapose contradicts."""
+    for key in _OF_LIFTING:
+        if getattr(options, key):
+            raise UserError(f"{_flag(key)}: is for PoseMamba, whose place --mambapose takes; leave it out")
+    if options.keypoints:
+        raise UserError("--keypoints: --mambapose sees images, not keypoints; leave one of them out")
+    if options.pose_model:
+        raise UserError("--pose-model: --mambapose FILE names the model; leave it out")
+    if options.detector not in (Options().detector, "mambapose"):
+        raise UserError(f"--detector: {options.detector}: --mambapose finds people and joints itself; leave it out")
 
 
 def _flag(key):
@@ -151,6 +165,8 @@ def _print(poses, qualities, folder):
         cells = f"{first:.1f}", f"{last:.1f}", len(person.frames), int(person.bridged.sum()), f"{limbs:.1f}"
         table.add_row(str(person.id), *map(str, cells), f"{acceleration:.1f}")
     Console().print(table)
+    if poses.detection_fps:
+        print(f"people were found at {poses.detection_fps:.1f} frames a second")
     print(
         f"in {folder}: poses.mp4, poses.gif, viewer.html, poses.npz, poses.json, poses.csv, person_*.bvh, report.json"
     )

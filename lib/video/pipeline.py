@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -25,8 +26,8 @@ from lib.video.lift.turned import where_heads_point
 from lib.video.lift.verticals import lines
 from lib.video.lift.world import settle
 from lib.video.poses import Person, Poses, mean_rate
-from lib.video.track.detections import Detections
-from lib.video.track.gaps import blocks, bridge, fill
+from lib.video.track.detections import ROW, WITH_POSE, Detections
+from lib.video.track.gaps import blocks, bridge, fill, interpolate
 from lib.video.track.tracker import Tracker, shortest
 
 MOST_PIXELS = 1920  # px of a image's longer side; larger ones are worked on smaller
@@ -49,6 +50,7 @@ class Options(BaseModel):
     config: Path | None = None  # YAML file, where the checkpoint has none or other keys are wanted
     clip_len: int | None = Field(None, ge=1)  # frames of a window; the config's by default
     pixel: bool = False  # a network trained on whole images sees keypoints where they are
+    lifter: Literal["posemamba", "mambapose"] = "posemamba"  # the second: poses are those of the detector mambapose
     detector: str = "accurate"  # a key of `lib.video.detection.DETECTORS`
     detector_options: dict = {}  # for its class
     keypoints: Path | None = None  # detections made elsewhere, in place of a detector
@@ -102,14 +104,27 @@ def lift(source, folder, options, progress=None):
     folder, progress = Path(folder), progress or _silent
     if options.smooth:
         check_cutoff(options.smooth, source.fps)
-    lifter = open_lifter(options.weights, options.config, options.clip_len, options.pixel, options.device)
-    focal = options.focal * source.scale if options.focal else FOCAL * max(source.width, source.height)
+    lifter = _open_lifter(options)
+    focal = _focal(options, source)
     _, _, first = next(iter(source))
     found = detect(source, folder / "detections", options, progress)
     try:
         return _lift(found, source, folder, lifter, focal, lines(first, focal), options, progress)
     finally:
         found.close()
+
+
+def _open_lifter(options):
+    """Open the lifting network of `options`; None where the detector gives poses itself."""
+    if options.lifter == "posemamba":
+        return open_lifter(options.weights, options.config, options.clip_len, options.pixel, options.device)
+    if options.detector != "mambapose" or options.keypoints:
+        raise UserError("lifter: mambapose sees images; set detector: mambapose, and no keypoints")
+    return None
+
+
+def _focal(options, source):
+    return options.focal * source.scale if options.focal else FOCAL * max(source.width, source.height)
 
 
 def detect(source, folder, options, progress):
@@ -122,9 +137,12 @@ def detect(source, folder, options, progress):
         _identity(value) if Path(str(value)).exists() else str(value) for value in options.detector_options.values()
     ]
     origin = [options.detector, sorted(options.detector_options), models]
+    row = ROW
     if options.keypoints:
         origin = [_identity(options.keypoints), options.keypoints_first]
-    found = Detections(folder, [_identity(source.path), source.turn, *origin])
+    elif options.lifter == "mambapose":
+        origin, row = [*origin, _focal(options, source)], WITH_POSE
+    found = Detections(folder, [_identity(source.path), source.turn, *origin], row)
     if found.complete:
         source.damaged = found.damaged
         return found
@@ -146,7 +164,7 @@ def _detect(found, source, options, progress):
         opened = read_keypoints(options.keypoints, options.keypoints_first, size)
         whole = View(0, 0, source.width, source.height, source.turn // 90)
     else:
-        opened, scale, whole = _open_detector(options), 1.0, None
+        opened, scale, whole = _open_detector(options, _focal(options, source)), 1.0, None
     with opened as detector:
         found.open()
         already = found.frames
@@ -155,9 +173,11 @@ def _detect(found, source, options, progress):
             for number, seconds, frame in progress(source, "finding people", total=source.frames, unit="frame"):
                 if number < already - _LOOK_BACK:
                     continue
+                began = time.perf_counter()
                 people = [_placed(person, scale, whole) for person in detector.detect(frame, seconds, number)]
                 if number < already:  # so that the detector knows who is there
                     continue
+                found.spent += time.perf_counter() - began
                 found.add(seconds, people, *tracker.update(people, frame, seconds))
                 found.warn(detector.warnings)
                 if found.frames % _SAVE_EVERY == 0:
@@ -171,12 +191,19 @@ def _detect(found, source, options, progress):
     found.save(complete=True, damaged=source.damaged)
 
 
-def _open_detector(options):
-    """Open the detector of `options`, on its device if it has the choice."""
-    device = choose_device(options.device)
-    if device.type == "cuda" and "device" in options_of_detector(options.detector):
-        return open_detector(options.detector, device=str(device), **options.detector_options)
-    return open_detector(options.detector, **options.detector_options)
+def _open_detector(options, focal):
+    """Open the detector of `options`, on its device and told of the camera if it has the choice.
+
+    focal: px.
+    """
+    device, own = choose_device(options.device), options_of_detector(options.detector)
+    given = {"focal": focal, "poses": options.lifter == "mambapose"} | options.detector_options
+    if device.type == "cuda":
+        given = {"device": str(device)} | given
+    return open_detector(
+        options.detector,
+        **{key: value for key, value in given.items() if key in own or key in options.detector_options},
+    )
 
 
 def _placed(detection, scale, whole):
@@ -215,7 +242,9 @@ def _lift(found, source, folder, lifter, focal, built, options, progress):
     for person in progress(people, "lifting", total=len(people), unit="person"):
         _lift_person(person, lifter, (source.width, source.height, focal), fps, times[person.frames], options.smooth)
     rotation, shift = settle(people, times, options.height and options.height / 100, built)
-    return Poses(source.name, times, source.width, source.height, focal, rotation, shift, people, warnings)
+    size = source.width, source.height
+    rate = None if options.keypoints else len(times) / max(found.spent, 1e-9)
+    return Poses(source.name, times, *size, focal, rotation, shift, people, warnings, rate)
 
 
 def _turned(people):
@@ -242,6 +271,8 @@ def _people(people, rows, times, folder, max_gap):
     for person, start, stop in zip(people, edges, edges[1:]):
         keypoints, camera, world = (array[start:stop] for array in arrays)
         fill(frames[person], found[person], _Indexed(rows["keypoints"], people[person]), keypoints)
+        if "pose" in rows.dtype.names:
+            interpolate(frames[person], found[person], _Indexed(rows["pose"], people[person]), camera)
         bridged = ~np.isin(frames[person], found[person])
         made.append(Person(person, frames[person], keypoints, bridged, camera, world))
     return made
@@ -251,13 +282,15 @@ def _lift_person(person, lifter, size, fps, times, cutoff):
     """Write `person.camera`.
 
     Args:
+        lifter: None: root-relative poses are there already.
         size: width, height and focal length, px.
         times: (n,) s of the person's frames.
         cutoff: of `smooth`.
     """
     keypoints, camera = person.keypoints, person.camera
     for segment in person.segments():
-        lifter.lift(keypoints[segment], camera[segment], *size, fps)
+        if lifter:
+            lifter.lift(keypoints[segment], camera[segment], *size, fps)
         confidence = np.array(keypoints[segment, :, 2])
         smooth(camera[segment], confidence, times[segment], cutoff)
         places = [roots(camera[block], keypoints[block], *size) for block in blocks(segment)]

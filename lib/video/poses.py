@@ -43,6 +43,7 @@ class Poses:
     shift: np.ndarray  # (3,) m: world = rotation @ camera + shift
     people: list[Person] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # what of them a user should know, a line each
+    detection_fps: float | None = None  # frames per second at which a detector found people, where one did
 
     @property
     def fps(self):

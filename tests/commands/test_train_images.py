@@ -13,7 +13,7 @@ from lib.model.weights import read_checkpoint
 
 CONFIGS = ROOT / "configs" / "mambapose"
 QUIET = ["--no-mlflow", "--no-tensorboard"]
-SMALL = ["batch_size=16", "epochs=2", "warmup_steps=2", "ema=0"]
+SMALL = ["batch_size=16", "epochs=2", "warmup_steps=2", "ema=0", "crop=[48, 64]"]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,8 @@ def test_vitpose_is_trained_on_the_same_data(environment, data):  # noqa: F811
         (["streams=rgb+sound"], "'rgb+sound' is unknown"),
         (["size=nan"], "'nan'"),
         (["backbone=ViTPose"], "streams: rgb+flow+depth: ViTPose sees images alone; set streams: rgb"),
+        ([], 'people.store have 48 x 64 px; set "crop=[48, 64]"'),
+        (["crop=[48, 60]"], "crop: [48, 60]: input should be a multiple of 16"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(environment, data, arguments, message):  # noqa: F811

@@ -16,7 +16,7 @@ from lib.model.weights import read_checkpoint
 
 CONFIGS = ROOT / "configs" / "mambapose"
 QUIET = ["--no-mlflow", "--no-tensorboard"]
-SMALL = ["size=nano", "crop_size=[48, 64]", "batch_size=4", "accumulate=1", "epochs=2", "warmup_steps=2"]
+SMALL = ["size=nano", "crop=[48, 64]", "batch_size=4", "accumulate=1", "epochs=2", "warmup_steps=2"]
 SMALL += ["num_workers=2", "learning_rate=1e-3"]
 
 

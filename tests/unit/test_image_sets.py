@@ -340,7 +340,7 @@ def test_a_run_that_stopped_within_an_epoch_goes_on_as_if_it_had_not_beside_a_da
     truncate(copied / "train2017" / "000000000002.jpg")
     keys = {
         "backbone": "MambaPose", "size": "nano", "streams": "rgb", "dataset": "coco", "dt_root": str(copied),
-        "crop_size": [32, 48], "batch_size": 2, "num_workers": 2, "epochs": 2,
+        "crop": [32, 48], "batch_size": 2, "num_workers": 2, "epochs": 2,
     }  # fmt: skip
     for folder in ("whole", "parted"):
         (tmp_path / folder).mkdir()
@@ -467,24 +467,23 @@ def test_a_crop_outside_of_its_frame_is_not_read(tmp_path, poses):
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (["crop_size=[48]"], r"crop_size: \[48\]: list should have at least 2 items"),
-        (["crop_size=[48, 60]"], r"crop_size: \[48, 60\]: input should be a multiple of 16"),
+        (["crop=[48]"], r"crop: \[48\]: list should have at least 2 items"),
+        (["crop=[48, 60]"], r"crop: \[48, 60\]: input should be a multiple of 16"),
         (["dt_root=nowhere"], "nowhere: no such folder; set dt_root"),
         (["detections=none.json"], "none.json: no such file"),
-        (["dataset=rendered"], "crop_size: is for dataset: coco or h36m_images"),
         (["train_2d=True"], "train_2d: has no effect on dataset coco"),
     ],
 )
 def test_keys_that_do_not_fit_are_one_line(coco, overrides, message):
     config = ROOT / "configs" / "mambapose" / "MambaPose_small_coco.yaml"
-    values = [f"dt_root={coco}", "crop_size=[96, 128]", *overrides]
+    values = [f"dt_root={coco}", "crop=[96, 128]", *overrides]
     fails(message, lambda: open_dataset(load_config(config, values)))
 
 
 def test_the_learning_rate_drops_after_the_epochs_that_are_named(copied, tmp_path):
     keys = {"backbone": "MambaPose", "size": "nano", "streams": "rgb", "dataset": "coco", "dt_root": str(copied)}
     more = {
-        "crop_size": [32, 48],
+        "crop": [32, 48],
         "batch_size": 7,
         "epochs": 4,
         "learning_rate": 1e-3,

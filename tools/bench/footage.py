@@ -2,6 +2,7 @@
 
 python tools/bench/footage.py                                    # the default detector
 python tools/bench/footage.py --detectors mediapipe rtmpose --world-landmarks
+python tools/bench/footage.py --detectors accurate mambapose --mambapose FILE
 python tools/bench/footage.py --frames 60 --stride 4             # quickly
 """
 
@@ -24,6 +25,7 @@ from lib.cli import Parser, count, progress_bar, run
 from lib.errors import needing
 from lib.memory import reuse_freed_memory
 from lib.video.detection import DETECTORS
+from lib.video.detection.mambapose import MODEL
 from lib.video.pipeline import WEIGHTS, NobodySeen, Options, lift, options_of
 from tools.bench import shared as benchmark
 from tools.bench.scoring import footage, footage_scores, world_landmarks
@@ -62,9 +64,14 @@ def lifted(options, source, _):
 
 def methods(options):
     """Return {name: function of a source and of what came before in that view, {name: `Estimate`}}."""
-    chosen = {
-        name: partial(lifted, options_of({"detector": name, "weights": options.evaluate})) for name in options.detectors
+    own = {"detector": "mambapose", "detector_options": {"pose_model": options.mambapose, "flow": options.flow}}
+    lifting = {
+        name: (own if name == "mambapose" else {"detector": name}) | {"weights": options.evaluate}
+        for name in options.detectors
     }
+    if options.mambapose_3d:
+        lifting["mambapose 3d"] = own | {"lifter": "mambapose"}
+    chosen = {name: partial(lifted, options_of(keys)) for name, keys in lifting.items()}
     if options.world_landmarks:
         first = options.detectors[0]
         chosen["MediaPipe world"] = lambda source, _: world_landmarks.mediapipe_landmarks(source)
@@ -104,6 +111,9 @@ def main():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = [Options().detector]
     parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=default, help="default: %(default)s")
+    parser.add_argument("--mambapose", metavar="FILE", default=MODEL, help="its model (default: %(default)s)")
+    parser.add_argument("--mambapose-3d", action="store_true", help="also that model's own joints in space")
+    parser.add_argument("--flow", action="store_true", help="it sees optical flow too")
     parser.add_argument("--world-landmarks", action="store_true", help="also MediaPipe's own 3D, and BlazePose heavy's")
     parser.add_argument("-e", "--evaluate", metavar="FILE", default=WEIGHTS, help="checkpoint (default: %(default)s)")
     parser.add_argument("--frames", type=count, metavar="N", help="of each film (default: all)")

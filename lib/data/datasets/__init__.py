@@ -49,10 +49,10 @@ DATASETS = {
     "coco": Entry(
         "lib.data.datasets.coco:CocoKeypoints",
         unused=("gt_2d", "synthetic", "train_2d"),
-        own=("crop_size", "detections"),
+        own=("detections",),
         **_IMAGES,
     ),
-    "h36m_images": Entry("lib.data.datasets.h36m_images:HumanImages", fixed=_IN_METRES, own=("crop_size",), **_IMAGES),
+    "h36m_images": Entry("lib.data.datasets.h36m_images:HumanImages", fixed=_IN_METRES, **_IMAGES),
     "rendered": Entry("lib.data.datasets.rendered:RenderedSet", fixed=_IN_METRES, **_IMAGES),
 }
 

@@ -66,7 +66,7 @@ class CocoKeypoints:
     def open(cls, config):
         """Return the data set of a config."""
         root = Path(config.dt_root)
-        return cls(root, config.crop_size, root / config.detections if config.detections else None)
+        return cls(root, config.crop, root / config.detections if config.detections else None)
 
     def refuse_empty(self, config):
         """Raise UserError if nobody is to be scored."""

@@ -56,7 +56,7 @@ class HumanImages:
     @classmethod
     def open(cls, config):
         """Return the data set of a config."""
-        return cls(Path(config.dt_root), config.dt_file, config.crop_size, config.sample_stride)
+        return cls(Path(config.dt_root), config.dt_file, config.crop, config.sample_stride)
 
     def refuse_empty(self, config):
         """Raise UserError if there is no test frame."""

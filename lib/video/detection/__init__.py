@@ -18,6 +18,7 @@ DETECTORS = {  # name: module, class, the file that lists its packages
     "mediapipe": ("lib.video.detection.mediapipe", "MediaPipe", "requirements-detectors.txt"),
     "rtmpose": ("lib.video.detection.rtmpose", "RTMPose", "requirements-detectors.txt"),
     "vitpose": ("lib.video.detection.vitpose", "ViTPose", "requirements-detectors.txt"),
+    "mambapose": ("lib.video.detection.mambapose", "MambaPose", "requirements-video.txt"),
     "hrnet": ("lib.video.detection.hrnet", "HRNet", "requirements.txt"),
 }
 _LIBRARIES = {"mediapipe": f"{OPENCV_LIBRARIES} libegl1 libgles2"}  # of the system, where others than OpenCV's
@@ -30,6 +31,7 @@ class Detection(NamedTuple):
     box: np.ndarray  # (4,) float32: x0, y0, x1, y1, px
     score: float  # that it is a person, 0 to 1
     person: int | None = None  # the same in all frames for one person, where the source tracks people
+    pose: np.ndarray | None = None  # (17, 3) m, root-relative, camera axes, of a standard body; of detectors that tell
 
 
 class Detector:

@@ -58,6 +58,7 @@ def write_data(poses, source, folder, cutoff=None):
         "warnings": poses.warnings,
         "frames": len(poses.times),
         "fps": round(poses.fps, 3),
+        "detection_fps": poses.detection_fps and round(poses.detection_fps, 1),
         "smoothing": describe_smoothing(cutoff),
         "camera": _camera(poses),
         "people": {

@@ -1,8 +1,8 @@
 """Detections of a video on disk: written frame by frame, in constant memory, and resumable.
 
-A folder with `times.f64` (seconds of each frame), `rows.bin` (one `ROW` per detection) and `state.json` (what they are
-of, how many frames are done, the tracks and the source's numbers of people, if it has such, warnings). What was written
-after the last `save` does not count.
+A folder with `times.f64` (seconds of each frame), `rows.bin` (one `ROW`, or `WITH_POSE`, per detection) and `state.json`
+(what they are of, how many frames are done and in how many seconds, the tracks and the source's numbers of people, if it
+has such, warnings). What was written after the last `save` does not count.
 """
 
 import json
@@ -15,25 +15,29 @@ from lib.files import atomic_path
 from lib.video.track.tracker import Track, lasts, link, shortest
 
 ROW = np.dtype([("frame", "i4"), ("track", "i4"), ("keypoints", "f4", (17, 3))])
+WITH_POSE = np.dtype([*ROW.descr, ("pose", "f4", (17, 3))])
 
 
 class Detections:
     """Detections in a folder, if they are of the same `origin`; else none.
 
+    Args:
+        row: `ROW` or `WITH_POSE`.
+
     Attributes:
-        frames: how many are done; complete: whether the video has ended; tracks: {number: Track}; sources: {the
+        frames: how many are done; spent: seconds that the detector took for them; complete: whether the video has ended; tracks: {number: Track}; sources: {the
         source's own number of a person: track number}; damaged: what is missing of the video, in a line, or None;
         warnings: of the detector, a line each.
     """
 
-    def __init__(self, folder, origin):
-        self.folder, self._origin = Path(folder), origin
-        self.frames, self.rows, self.complete, self.damaged = 0, 0, False, None
+    def __init__(self, folder, origin, row=ROW):
+        self.folder, self._origin, self._row = Path(folder), origin, row
+        self.frames, self.rows, self.complete, self.damaged, self.spent = 0, 0, False, None, 0.0
         self.tracks, self.sources, self.warnings, self._times, self._rows = {}, {}, [], None, None
         state = self._state()
         if state:
             self.frames, self.rows, self.complete = state["frames"], state["rows"], state["complete"]
-            self.damaged = state["damaged"]
+            self.damaged, self.spent = state["damaged"], state["spent"]
             self.tracks = {int(number): _track(values) for number, values in state["tracks"].items()}
             self.sources, self.warnings = dict(state["sources"]), state["warnings"]
 
@@ -47,7 +51,7 @@ class Detections:
         if not self.frames:
             (self.folder / "state.json").unlink(missing_ok=True)
         self._times = self._append("times.f64", self.frames * 8)
-        self._rows = self._append("rows.bin", self.rows * ROW.itemsize)
+        self._rows = self._append("rows.bin", self.rows * self._row.itemsize)
 
     def add(self, seconds, detections, numbers, late=()):
         """Add one frame's `Detection`s and their track numbers, -1 for none; late: (`Detection`, number) of the last frame."""
@@ -58,7 +62,8 @@ class Detections:
 
     def add_late(self, late):
         """Add (`Detection`, number) of the last frame."""
-        np.array([(self.frames - 1, n, d.keypoints) for d, n in late], ROW).tofile(self._rows)
+        rows = [(self.frames - 1, n, *(getattr(d, name) for name in self._row.names[2:])) for d, n in late]
+        np.array(rows, self._row).tofile(self._rows)
         self.rows += len(late)
 
     def warn(self, lines):
@@ -74,6 +79,7 @@ class Detections:
             "origin": self._origin,
             "frames": self.frames,
             "rows": self.rows,
+            "spent": self.spent,
             "complete": complete,
             "damaged": damaged,
             "sources": list(self.sources.items()),
@@ -95,8 +101,8 @@ class Detections:
         People have the numbers of the source if it has such, else numbers from 1 in order of appearance.
         """
         if not self.rows:
-            return {}, np.empty(0, ROW)
-        rows = np.memmap(self.folder / "rows.bin", ROW, "r", shape=(self.rows,))
+            return {}, np.empty(0, self._row)
+        rows = np.memmap(self.folder / "rows.bin", self._row, "r", shape=(self.rows,))
         least = shortest(self.times())
         if self.sources:
             person_of = {track: person for person, track in self.sources.items() if lasts(self.tracks[track], least)}
@@ -132,9 +138,9 @@ class Detections:
             times, rows = ((self.folder / name).stat().st_size for name in ("times.f64", "rows.bin"))
         except (OSError, ValueError):
             return None
-        if not isinstance(state, dict) or state.get("origin") != self._origin or "warnings" not in state:
+        if not isinstance(state, dict) or state.get("origin") != self._origin or "spent" not in state:
             return None
-        return state if times >= state["frames"] * 8 and rows >= state["rows"] * ROW.itemsize else None
+        return state if times >= state["frames"] * 8 and rows >= state["rows"] * self._row.itemsize else None
 
 
 def _track(values):

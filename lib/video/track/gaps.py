@@ -30,13 +30,21 @@ def fill(frames, found, keypoints, out):
 
     keypoints: (n, 17, 3), array-like, read block by block.
     """
+    interpolate(frames, found, keypoints, out)
+    for block in blocks(slice(0, len(frames))):
+        out[block, :, 2] *= np.isin(frames[block], found)[:, None]
+
+
+def interpolate(frames, found, values, out):
+    """Write values (m, 17, 3) of `frames` (m,) to `out`; between those `found` (n,) linearly.
+
+    values: (n, 17, 3), array-like, read block by block.
+    """
     for start in range(0, len(frames), BLOCK):
         wanted = frames[start : start + BLOCK]
         after = np.searchsorted(found, wanted)
         before = np.maximum(after - (found[after] > wanted), 0)
-        low, high = np.asarray(keypoints[before]), np.asarray(keypoints[after])
+        low, high = np.asarray(values[before]), np.asarray(values[after])
         span = np.maximum(found[after] - found[before], 1)
         share = ((wanted - found[before]) / span)[:, None, None]
-        result = low + share * (high - low)
-        result[before != after, :, 2] = 0
-        out[start : start + len(wanted)] = result
+        out[start : start + len(wanted)] = low + share * (high - low)
