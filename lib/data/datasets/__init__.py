@@ -34,7 +34,7 @@ class Entry(NamedTuple):
             return load(self.place)
 
 
-_IMAGES = {"task": "image_pose", "requirements": "requirements-mambapose.txt"}
+_IMAGES: dict = {"task": "image_pose", "requirements": "requirements-mambapose.txt"}
 _IN_METRES = {"gt_2d": False, "synthetic": False, "train_2d": False, "rootrel": True}
 
 DATASETS = {
