@@ -1,5 +1,7 @@
 """Charts of a run: loss curves, errors per action, predicted against true skeletons."""
 
+from pathlib import Path
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -8,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from lib.body.skeleton import LEFT, LIMBS, RIGHT, ROOT
+from lib.files import atomic_path
 
 CROPS = 18  # that `keypoints` is given
 
@@ -177,5 +180,6 @@ def _draw(axes, joints, color=None, linewidth=2):
 
 
 def _save(figure, path):
-    figure.savefig(path, dpi=110)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format=Path(path).suffix.removeprefix("."))
     plt.close(figure)

@@ -1,9 +1,14 @@
 """Charts of runs, and that the check which tests put to them tells a drawn one from an empty one."""
 
+import sys
+
 import matplotlib.pyplot as plt
 import pytest
+import torch
 from conftest import is_drawn
 
+import tools.curves
+from lib.errors import UserError
 from lib.eval import plots
 
 
@@ -32,3 +37,36 @@ def test_curves_and_bars_show_their_numbers(tmp_path):
     timed = [entry | {"seconds": 60.0} for entry in history]
     plots.compared_curves({"a": [timed, timed[:2]], "b": [timed]}, tmp_path / "curves.png", {"mpjpe": "P1"}, "mm")
     is_drawn(tmp_path / "curves.png")
+
+
+def test_curves_of_runs_are_drawn_beside_each_other(tmp_path, monkeypatch, capsys):
+    history = [{"epoch": n, "train/loss": 1 / n, "test/mpjpe": 90.0 / n, "seconds": 60.0} for n in (1, 2, 3)]
+    config = {"backbone": "MambaPose", "head": "3d", "joints": "h36m17", "dataset": "rendered"}
+    for name, content in [
+        ("a", {"history": history, "config": config}),
+        ("b", {"history": history[:2], "config": config}),
+        ("empty", {"config": config}),
+        ("flat", {"history": history, "config": config | {"head": "2d"}}),
+    ]:
+        (tmp_path / name).mkdir()
+        torch.save({"model_pos": {"x": torch.zeros(1)}, **content}, tmp_path / name / "latest_epoch.bin")
+    a, b, empty, flat, out = (tmp_path / name for name in ("a", "b", "empty", "flat", "curves.png"))
+
+    def draw(*runs, out=out):
+        monkeypatch.setattr(sys, "argv", ["curves.py", *map(str, runs), "--out", str(out)])
+        tools.curves.main()
+
+    draw(f"ours={a},{b}", b / "latest_epoch.bin")
+    assert capsys.readouterr().out == f"{out}: written\n"
+    is_drawn(out)
+    for runs, message in [
+        ([empty], "empty/latest_epoch.bin: records no finished epoch"),
+        ([a, flat], "are scored in different ways; draw those of one task together"),
+        ([a, f"a={b}"], "a: two trainings have this name; say NAME=RUN"),
+        (["a="], "RUN: expected the folder of a run, or NAME=RUN,RUN, got 'a='"),
+        ([tmp_path / "none"], "none: no such file"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            draw(*runs)
+    with pytest.raises(UserError, match="--out: expected a name that ends in .png, .pdf, .svg, got 'x.gif'"):
+        draw(a, out="x.gif")

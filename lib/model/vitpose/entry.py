@@ -3,8 +3,10 @@
 import torch
 
 from lib.errors import UserError, needing
-from lib.model.mambapose.entry import EXAMPLE
+from lib.model.mambapose.entry import EXAMPLE, GROWS
 from lib.model.vitpose.sizes import SIZES
+
+__all__ = ["GROWS", "build", "config_of", "example"]
 
 
 def build(config):
