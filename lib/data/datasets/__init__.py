@@ -46,6 +46,7 @@ DATASETS = {
         unused=("sample_stride", "num_workers"),
         own=("motion_files", "held_back"),
     ),
+    "rendered": Entry("lib.data.datasets.rendered:RenderedSet", fixed=_IN_METRES, **_IMAGES),
     "coco": Entry(
         "lib.data.datasets.coco:CocoKeypoints",
         unused=("gt_2d", "synthetic", "train_2d"),
@@ -53,7 +54,6 @@ DATASETS = {
         **_IMAGES,
     ),
     "h36m_images": Entry("lib.data.datasets.h36m_images:HumanImages", fixed=_IN_METRES, own=("crop_size",), **_IMAGES),
-    "rendered": Entry("lib.data.datasets.rendered:RenderedSet", fixed=_IN_METRES, **_IMAGES),
 }
 
 OWN_KEYS = {key: [name for name, entry in DATASETS.items() if key in entry.own] for key in
