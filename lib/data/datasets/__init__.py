@@ -1,6 +1,6 @@
 """Registry of the data sets that a config can name (`dataset`, `subset_list_2d`); their modules are imported when used."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lib.errors import UserError, needing
 from lib.model.registry import MODELS
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
             return load(self.place)
 
 
-_IMAGES = {"task": "image_pose", "requirements": "requirements-mambapose.txt"}
+_IMAGES: Any = {"task": "image_pose", "requirements": "requirements-mambapose.txt"}
 _IN_METRES = {"gt_2d": False, "synthetic": False, "train_2d": False, "rootrel": True}
 
 DATASETS = {
