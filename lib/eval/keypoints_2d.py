@@ -46,7 +46,7 @@ class KeypointScores(Scores, _KeypointScores):
         return {f"pck_{_FINEST} {joint}": value for joint, value in self.per_joint.items()}
 
     def summary(self):
-        return "  ".join(f"{name} {value:.3f}" for name, value in self.values.items())
+        return "  ".join(f"{name} {value:.3f}" for name, value in self.values.items() if name not in self.coco)
 
     def as_dict(self):
         return {**self.values, "per_joint": self.per_joint}

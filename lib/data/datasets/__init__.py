@@ -1,6 +1,6 @@
 """Registry of the data sets that a config can name (`dataset`, `subset_list_2d`); their modules are imported when used."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lib.errors import UserError, needing
 from lib.model.registry import MODELS
@@ -46,6 +46,7 @@ DATASETS = {
         unused=("sample_stride", "num_workers"),
         own=("motion_files", "held_back"),
     ),
+    "rendered": Entry("lib.data.datasets.rendered:RenderedSet", fixed=_IN_METRES, **_IMAGES),
     "coco": Entry(
         "lib.data.datasets.coco:CocoKeypoints",
         unused=("gt_2d", "synthetic", "train_2d"),
