@@ -34,7 +34,7 @@ class Entry(NamedTuple):
             return load(self.place)
 
 
-_IMAGES: dict = {"task": "image_pose", "requirements": "requirements-mambapose.txt"}
+_IMAGES: Any = {"task": "image_pose", "requirements": "requirements-mambapose.txt"}
 _IN_METRES = {"gt_2d": False, "synthetic": False, "train_2d": False, "rootrel": True}
 
 DATASETS = {
@@ -54,7 +54,6 @@ DATASETS = {
         **_IMAGES,
     ),
     "h36m_images": Entry("lib.data.datasets.h36m_images:HumanImages", fixed=_IN_METRES, **_IMAGES),
-    "rendered": Entry("lib.data.datasets.rendered:RenderedSet", fixed=_IN_METRES, **_IMAGES),
 }
 
 OWN_KEYS = {key: [name for name, entry in DATASETS.items() if key in entry.own] for key in
