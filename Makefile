@@ -1,21 +1,24 @@
 # make train   set up .venv and train PoseMamba on the shipped motion capture
 # make demo    set up .venv and lift the people of the shipped video to 3D
 # make pretrain  train the shipped network for any video anew (hours)
+# make train-mambapose  render people, and train MambaPose on them beside a ViTPose of its size
 # make test    set up .venv and run all tests
 # make lint    check style, format and types
 
 PYTHON ?= python3
 CHECKPOINT ?= checkpoint/cmu
 WILD ?= checkpoint/wild
+MAMBAPOSE ?= checkpoint/mambapose
 
 BIN := .venv/bin
 VIEWS := data/motion3d/cmu17_virtual_cam_source.pkl
 SETUP := .venv/.installed
 VIDEO := .venv/.installed-video
 DETECTORS := .venv/.installed-detectors
+IMAGES := .venv/.installed-mambapose
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup train demo pretrain test lint
+.PHONY: setup train demo pretrain train-mambapose test lint
 
 setup: $(SETUP)
 
@@ -50,6 +53,26 @@ pretrain: $(SETUP)
 	$(BIN)/python train.py --config configs/pose3d/PoseMamba_wild.yaml -c $(WILD) \
 		$(if $(wildcard $(WILD)/latest_*.bin),--resume $(WILD))
 	$(BIN)/python tools/export_weights.py $(WILD)/latest_epoch.bin
+
+$(IMAGES): $(VIDEO) requirements-mambapose.txt
+	$(PIP) -r requirements-mambapose.txt
+	@touch $@
+
+# A training in a folder, unless it is finished: $(call people-training,FOLDER,CONFIG,MORE)
+people-training = $(if $(wildcard $(1)/scores.json),,$(BIN)/python train.py --config configs/mambapose/$(2).yaml -c $(1) \
+	$(if $(wildcard $(1)/latest_*.bin),--resume $(1)) dt_file=quick.store joints=h36m17 $(3))
+KEYPOINTS := epochs=3 lr_decay=0.3
+SPACE := epochs=2 lr_decay=0.3 finetune=True
+
+# Keypoints first, then joints in space from the same weights. Interrupted? The same command goes on.
+train-mambapose: $(IMAGES)
+	$(BIN)/python tools/render_people.py --out data/rendered/quick.store --crops 8000 --test-crops 1000
+	$(call people-training,$(MAMBAPOSE)/2d,MambaPose_nano_2d,$(KEYPOINTS))
+	$(call people-training,$(MAMBAPOSE)/3d,MambaPose_nano_3d,$(SPACE) -p $(MAMBAPOSE)/2d)
+	$(call people-training,$(MAMBAPOSE)/2d_vitpose,ViTPose_nano_2d,$(KEYPOINTS))
+	$(call people-training,$(MAMBAPOSE)/3d_vitpose,ViTPose_nano_3d,$(SPACE) -p $(MAMBAPOSE)/2d_vitpose)
+	$(BIN)/python tools/curves.py MambaPose=$(MAMBAPOSE)/2d ViTPose=$(MAMBAPOSE)/2d_vitpose --out $(MAMBAPOSE)/curves_2d.png
+	$(BIN)/python tools/curves.py MambaPose=$(MAMBAPOSE)/3d ViTPose=$(MAMBAPOSE)/3d_vitpose --out $(MAMBAPOSE)/curves_3d.png
 
 # Two processes with a thread each take half the time of one with two.
 test: $(SETUP) $(VIDEO) $(DETECTORS)
