@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 from conftest import ROOT, is_drawn
@@ -66,6 +67,23 @@ def test_what_is_there_is_not_measured_again_and_what_does_not_fit_is_recorded(o
 def test_refuses(out, arguments, message):
     ended = start("--out", out, *arguments)
     assert ended.returncode == 2 and message in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+def test_images_per_second(tmp_path):
+    pytest.importorskip("transformers")
+    out = tmp_path / "images.json"
+    options = ["--device", "cpu", "--batch", "1", "--repeats", "2", "--threads", "1", "--out", out]
+    command = [sys.executable, ROOT / "tools/bench/images.py", *options]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
+    cases = json.loads(out.read_text())["cases"]
+    assert [(case["size"], case["doing"], case["goal"]) for case in cases] == [
+        ("nano", "training", 100), ("nano", "inference", 300), ("tiny", "inference", 15)
+    ]  # fmt: skip
+    for case in cases:
+        assert case["networks"][USUAL]["times_vitpose"] == 1
+        for found in case["networks"].values():
+            assert found["images_per_second"] == 1 / median(found["seconds"]) > 0
+    assert printed.count(NETWORKS["mambapose"].label) == 3 and printed.count(NETWORKS["mambapose-plain"].label) == 1
 
 
 def point(network="mambapose", batch=16, image=(256, 192)):
