@@ -73,8 +73,8 @@ def parse():
 def points_of(options):
     """Return the points that the options ask for: training first, small images and batches first."""
     chosen = [
-        Point(size, name, doing, *pixels, batch)
-        for size, doing, pixels, batch, name in product(
+        Point(size, name, doing, height, width, batch)
+        for size, doing, (height, width), batch, name in product(
             options.sizes, options.passes, options.images, options.batches, options.networks
         )
         if doing == "training" or NETWORKS[name].infers

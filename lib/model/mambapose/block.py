@@ -8,7 +8,7 @@ from selective_scan import cross_scan
 from torch import nn
 
 from lib.model.bistssm import DIRECTIONS, Mlp
-from lib.model.recompute import recomputed_in_slices, slices_for
+from lib.model.recompute import recomputed, recomputed_in_slices, slices_for
 from lib.model.scan_layer import ScanLayer
 from lib.model.scan_orders import SCAN_ORDERS
 from lib.model.stochastic_depth import add_drawn, draw_branches
@@ -32,9 +32,17 @@ class GridScan(ScanLayer):
         self.out_proj = nn.Linear(channels, channels, bias=False)
 
     def forward(self, x):
+        return self.leave(self.scanned(self.enter(x)))
+
+    def enter(self, x):
         u = rearrange(self.in_proj(x), "b h w c -> b c h w")
-        u = rearrange(F.silu(self.conv(u)), "b c h w -> b h w c")
-        return self.out_proj(self.norm(cross_scan(u, *self.scan_weights(), SCAN_ORDERS["v2"])))
+        return rearrange(F.silu(self.conv(u)), "b c h w -> b h w c")
+
+    def scanned(self, u):
+        return cross_scan(u, *self.scan_weights(), SCAN_ORDERS["v2"])
+
+    def leave(self, y):
+        return self.out_proj(self.norm(y))
 
 
 class Block(nn.Module):
@@ -68,13 +76,23 @@ class Block(nn.Module):
         return add_drawn(x, self._feed_forward, self.drop_path, of_mlp)
 
     def _scan(self, x):
-        return self.scan(self.norm(x))
+        if self._slices(x) == 1:
+            return self.scan(self.norm(x))
+        y = self.scan.scanned(recomputed(self._enter_scan, x))  # one large sample: before and after its scan
+        return recomputed(self.scan.leave, y)
+
+    def _enter_scan(self, x):
+        return self.scan.enter(self.norm(x))
 
     def _feed_forward(self, x):
-        slices = slices_for(x.numel(), x.device)
-        if not self.recompute or len(x) > 1 or slices == 1:
+        slices = self._slices(x)
+        if slices == 1:
             return self._mlp(x)
         return recomputed_in_slices(self._mlp, slices, x.flatten(0, 2)).view_as(x)  # one large sample: of its tokens
+
+    def _slices(self, x):
+        """Return how many slices one large sample is cut into; 1: x is small, or several samples, or all is kept."""
+        return slices_for(x.numel(), x.device) if self.recompute and len(x) == 1 else 1
 
     def _mlp(self, x):
         return self.mlp(self.norm2(x))

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import nn
@@ -49,7 +50,10 @@ class ConvStem(nn.Sequential):
         layers = list(self)
         for first in range(0, len(layers), 3):
             step = layers[first : first + 3]
-            x = recomputed(_through, x, *step) if by_strides else _through(x, *step)
+            if by_strides and not x.requires_grad:  # an image: of a gradient each slice would have one of its own
+                x = _in_groups(x, *step)
+            else:
+                x = recomputed(_through, x, *step) if by_strides else _through(x, *step)
         return rearrange(x, "b c h w -> b h w c")
 
 
@@ -57,6 +61,16 @@ def _through(x, *layers):
     for layer in layers:
         x = layer(x)
     return x
+
+
+def _in_groups(x, conv, norm, _):
+    """Return GELU(norm(conv(x))), recomputed by the groups of channels that GroupNorm treats apart."""
+    groups = zip(*(t.chunk(norm.num_groups) for t in (conv.weight, norm.weight, norm.bias)))
+    return torch.cat([recomputed(_group, x, *group, norm.eps) for group in groups], dim=1)
+
+
+def _group(x, weight, scale, shift, eps):
+    return F.gelu(F.group_norm(F.conv2d(x, weight, stride=2, padding=1), 1, scale, shift, eps))
 
 
 class PatchStem(nn.Sequential):

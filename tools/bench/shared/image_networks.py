@@ -92,7 +92,7 @@ class Inference:
         return [*self.model.parameters(), *self.model.buffers()]
 
 
-PASSES = {"training": Training, "inference": Inference}
+PASSES: dict[str, type[Training] | type[Inference]] = {"training": Training, "inference": Inference}
 
 
 def _arithmetic(device, amp):

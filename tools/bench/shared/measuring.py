@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 _SHORTEST = 0.02  # s; shorter calls are timed several at once
 _MOST_CALLS = 100
+_WITHOUT_MEMORY = ("can't allocate memory", "could not create a", "bad_alloc")  # PyTorch's, oneDNN's, C++'s
 
 
 def progress(items, doing):
@@ -122,7 +123,7 @@ def _failing_without_memory():
     except (torch.OutOfMemoryError, MemoryError):
         raise Failed("out of memory") from None
     except RuntimeError as error:
-        if not any(text in str(error) for text in ("can't allocate memory", "could not create a memory", "bad_alloc")):
+        if not any(text in str(error) for text in _WITHOUT_MEMORY):
             raise
         raise Failed("out of memory") from None
 
