@@ -18,7 +18,7 @@ from lib.video import lift_video
 from lib.video.detection import open_detector
 from lib.video.export.arrays import read_npz
 from lib.video.io.source import VideoSource
-from lib.video.pipeline import WEIGHTS
+from lib.video.pipeline import WEIGHTS, detect, options_of
 
 NAMES = {  # file: config, keys
     "2d.bin": ("2d", []),
@@ -90,18 +90,21 @@ def test_one_frame_and_early_fusion(folder):
     assert [person.frames.tolist() for person in poses.people] == [[0], [0]]
 
 
-def test_what_goes_on_after_an_interruption_has_poses_too(folder, tmp_path):
-    """Detections that are there already are used, those of another focal length or without poses are not."""
-    command = ["--video", folder / "one.mp4", "--mambapose", folder / "3d.bin", "-o", "out"]
-    assert "there is no person 5" in refusal(tmp_path, *command, "--focus", 5)
-    state = tmp_path / "out" / ".posemamba" / "detections" / "state.json"
-    found = json.loads(state.read_text())
-    assert found["complete"] and found["rows"] == 2
-    rows = state.with_name("rows.bin").stat().st_mtime_ns
-    refusal(tmp_path, *command, "--focus", 5)
-    assert state.with_name("rows.bin").stat().st_mtime_ns == rows
-    refusal(tmp_path, *command, "--focus", 5, "--focal", 300)
-    assert state.with_name("rows.bin").stat().st_mtime_ns != rows
+def test_detections_that_are_there_are_used_if_their_poses_fit(folder, tmp_path):
+    """Those of another focal length do not, nor do those without poses."""
+
+    def found(**keys):
+        keys |= {"detector": "mambapose", "detector_options": {"pose_model": folder / "3d.bin"}}
+        detections = detect(VideoSource(folder / "one.mp4"), tmp_path, options_of(keys), lambda items, *_, **__: items)
+        detections.close()
+        people, rows = detections.people()
+        assert detections.complete and len(people) == 2
+        return (tmp_path / "rows.bin").stat().st_mtime_ns, rows.dtype.names
+
+    first, again = found(lifter="mambapose"), found(lifter="mambapose")
+    assert first == again and first[1] == ("frame", "track", "keypoints", "pose")
+    other = found(lifter="mambapose", focal=300)
+    assert other[0] != first[0] and found()[1] == ("frame", "track", "keypoints")
 
 
 @pytest.mark.parametrize(
@@ -144,3 +147,8 @@ def test_a_network_that_does_not_fit(folder, monkeypatch, options, message):
 def test_options_that_contradict_each_other_are_one_line(folder, arguments, message):
     assert message in refusal(folder, "--video", "film.mp4", "-o", "none", *arguments)
     assert not (folder / "none").exists()
+
+
+def test_poses_need_the_detector_that_gives_them():
+    with pytest.raises(UserError, match="lifter: mambapose sees images; set detector: mambapose"):
+        lift_video(SAMPLE, lifter="mambapose")
