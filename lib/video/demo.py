@@ -105,7 +105,7 @@ def _check_mambapose(options):
     """Raise UserError for options that --mambapose contradicts."""
     for key in _OF_LIFTING:
         if getattr(options, key):
-            raise UserError(f"{_flag(key)}: is for PoseMamba, whose place --mambapose takes; leave it out")
+            raise UserError(f"--{key}: is for PoseMamba, whose place --mambapose takes; leave it out")
     if options.keypoints:
         raise UserError("--keypoints: --mambapose sees images, not keypoints; leave one of them out")
     if options.pose_model:

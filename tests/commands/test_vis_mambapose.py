@@ -18,7 +18,8 @@ from lib.video import lift_video
 from lib.video.detection import open_detector
 from lib.video.export.arrays import read_npz
 from lib.video.io.source import VideoSource
-from lib.video.pipeline import WEIGHTS
+from lib.video.pipeline import WEIGHTS, detect, options_of
+from vis import main
 
 NAMES = {  # file: config, keys
     "2d.bin": ("2d", []),
@@ -90,18 +91,21 @@ def test_one_frame_and_early_fusion(folder):
     assert [person.frames.tolist() for person in poses.people] == [[0], [0]]
 
 
-def test_what_goes_on_after_an_interruption_has_poses_too(folder, tmp_path):
-    """Detections that are there already are used, those of another focal length or without poses are not."""
-    command = ["--video", folder / "one.mp4", "--mambapose", folder / "3d.bin", "-o", "out"]
-    assert "there is no person 5" in refusal(tmp_path, *command, "--focus", 5)
-    state = tmp_path / "out" / ".posemamba" / "detections" / "state.json"
-    found = json.loads(state.read_text())
-    assert found["complete"] and found["rows"] == 2
-    rows = state.with_name("rows.bin").stat().st_mtime_ns
-    refusal(tmp_path, *command, "--focus", 5)
-    assert state.with_name("rows.bin").stat().st_mtime_ns == rows
-    refusal(tmp_path, *command, "--focus", 5, "--focal", 300)
-    assert state.with_name("rows.bin").stat().st_mtime_ns != rows
+def test_detections_that_are_there_are_used_if_their_poses_fit(folder, tmp_path):
+    """Those of another focal length do not, nor do those without poses."""
+
+    def found(**keys):
+        keys |= {"detector": "mambapose", "detector_options": {"pose_model": folder / "3d.bin"}}
+        detections = detect(VideoSource(folder / "one.mp4"), tmp_path, options_of(keys), lambda items, *_, **__: items)
+        detections.close()
+        people, rows = detections.people()
+        assert detections.complete and len(people) == 2
+        return (tmp_path / "rows.bin").stat().st_mtime_ns, rows.dtype.names
+
+    first, again = found(lifter="mambapose"), found(lifter="mambapose")
+    assert first == again and first[1] == ("frame", "track", "keypoints", "pose")
+    other = found(lifter="mambapose", focal=300)
+    assert other[0] != first[0] and found()[1] == ("frame", "track", "keypoints")
 
 
 @pytest.mark.parametrize(
@@ -125,22 +129,27 @@ def test_a_network_that_does_not_fit(folder, monkeypatch, options, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_of_keypoints_has_no_poses(folder):
+    message = refusal(folder, "--video", "film.mp4", "-o", "none", "--mambapose", "2d.bin")
+    assert "2d.bin: has head 2d, keypoints only; --detector mambapose --pose-model 2d.bin has PoseMamba lift" in message
+    assert not (folder / "none").exists()
+
+
 @pytest.mark.parametrize(
-    "arguments, message",
+    "options, message",
     [
-        (
-            ("--mambapose", "2d.bin"),
-            "2d.bin: has head 2d, keypoints only; --detector mambapose --pose-model 2d.bin has",
-        ),
-        (("--mambapose", "3d.bin", "--clip_len", 9), "--clip_len: is for PoseMamba, whose place --mambapose takes"),
-        (
-            ("--mambapose", "3d.bin", "--detector", "fast"),
-            "--detector: fast: --mambapose finds people and joints itself",
-        ),
-        (("--mambapose", "3d.bin", "--keypoints", "a.npz"), "--keypoints: --mambapose sees images, not keypoints"),
-        (("--flow",), "--flow: the detector accurate has no such option; it has --det-model, --pose-model"),
+        ("--mambapose 3d.bin --clip_len 9", "--clip_len: is for PoseMamba, whose place --mambapose takes"),
+        ("--mambapose 3d.bin --detector fast", "--detector: fast: --mambapose finds people and joints itself"),
+        ("--mambapose 3d.bin --keypoints a.npz", "--keypoints: --mambapose sees images, not keypoints"),
+        ("--mambapose 3d.bin --pose-model 3d.bin", "--pose-model: --mambapose FILE names the model; leave it out"),
+        ("--flow", "--flow: the detector accurate has no such option; it has --det-model, --pose-model"),
     ],
 )
-def test_options_that_contradict_each_other_are_one_line(folder, arguments, message):
-    assert message in refusal(folder, "--video", "film.mp4", "-o", "none", *arguments)
-    assert not (folder / "none").exists()
+def test_options_that_contradict_each_other(options, message):
+    with pytest.raises(UserError, match=message):
+        main(["--video", str(SAMPLE), *options.split()])
+
+
+def test_poses_need_the_detector_that_gives_them():
+    with pytest.raises(UserError, match="lifter: mambapose sees images; set detector: mambapose"):
+        lift_video(SAMPLE, lifter="mambapose")

@@ -28,6 +28,7 @@ from lib.cli import Parser, progress_bar, run
 from lib.files import PROJECT
 from lib.memory import reuse_freed_memory
 from lib.video.detection import open_detector
+from lib.video.detection.mambapose import MODEL
 from lib.video.io.source import VideoSource
 from lib.video.io.writer import VideoWriter
 from lib.video.pipeline import Options, detect, lift
@@ -35,7 +36,7 @@ from lib.video.show.render import Renderer
 from tools.bench import shared as benchmark
 
 SAMPLE = PROJECT / "demo" / "video" / "sample_video.mp4"
-DETECTORS = "accurate", "fast"
+DETECTORS = "accurate", "fast", *(["mambapose"] if MODEL.is_file() else [])
 REPEATS = 3
 EVERY = 1.0  # s between readings of memory
 
