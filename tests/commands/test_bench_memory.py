@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT, is_drawn
 from selective_scan import why_unavailable
 
-from tools.bench.memory import points_of, refusal
+from lib.errors import UserError
+from tools.bench.memory import main, points_of, refusal
 from tools.bench.shared.image_networks import NETWORKS, USUAL
 from tools.bench.shared.memory_report import judged, table_of
 from tools.bench.shared.peaks import Point
@@ -64,9 +65,11 @@ def test_what_is_there_is_not_measured_again_and_what_does_not_fit_is_recorded(o
         (["--amp", "bf16", "--report", "--out", "nowhere.json"], "nowhere.json: nothing is measured yet"),
     ],
 )
-def test_refuses(out, arguments, message):
-    ended = start("--out", out, *arguments)
-    assert ended.returncode == 2 and message in ended.stderr and len(ended.stderr.splitlines()) == 1
+def test_refuses(out, arguments, message, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["memory.py", *TINY, "--out", str(out), *arguments])
+    with pytest.raises(UserError) as refused:
+        main()
+    assert message in str(refused.value)
 
 
 def test_images_per_second(tmp_path):
