@@ -72,7 +72,7 @@ def _serve():
 
     import train  # noqa: F401
     from lib.engine import experiment, recorder  # noqa: F401  what a training would import later, here once
-    from lib.task import lifting, reprojection  # noqa: F401
+    from lib.task import image_pose, lifting, reprojection  # noqa: F401
 
     recorder._load_mlflow()
     torch.set_num_threads(1)  # no pool of threads, which a fork would lack

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 from conftest import ROOT, is_drawn
-from test_train import environment, refusal, train  # noqa: F401
+from forked import Forks
+from test_train import environment, train  # noqa: F401
 
 from lib.engine.checkpoint import LATEST
 from lib.model.weights import read_checkpoint
@@ -14,6 +15,12 @@ from lib.model.weights import read_checkpoint
 CONFIGS = ROOT / "configs" / "mambapose"
 QUIET = ["--no-mlflow", "--no-tensorboard"]
 SMALL = ["batch_size=16", "epochs=2", "warmup_steps=2", "ema=0", "crop=[48, 64]"]
+
+
+@pytest.fixture(scope="module")
+def forks():
+    with Forks() as forks:
+        yield forks
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,15 @@ def keypoints(environment, data):  # noqa: F811
     return folder, train(environment, "--config", config, "-c", folder, *data, *SMALL, *QUIET).stdout
 
 
-def test_keypoints_are_learned_scored_and_drawn(environment, data, keypoints):  # noqa: F811
+def refusal(forks, folder, *arguments):
+    """The one line that a wrong command prints."""
+    printed = forks.train(folder, *arguments, code=2)
+    (line,) = (line for line in printed.splitlines() if line.startswith("error: "))
+    assert "Traceback" not in printed
+    return line
+
+
+def test_keypoints_are_learned_scored_and_drawn(forks, data, keypoints):
     folder, printed = keypoints
     for text in ("48 crops of", "epoch 2/2", "pck_0.05", "left ankle", "mean pose", "by PCK at 5 %"):
         assert text in printed
@@ -41,31 +56,31 @@ def test_keypoints_are_learned_scored_and_drawn(environment, data, keypoints):  
         is_drawn(folder / name)
     scores = json.loads((folder / "scores.json").read_text())
     assert set(scores) == {"MambaPose", "mean_pose"} and 0 < scores["mean_pose"]["pck_0.2"] <= 1
-    again = train(environment, "-e", folder / "best_epoch.bin", *data, "streams=rgb+flow+depth", *QUIET)
-    assert json.loads((folder / "evaluation" / "scores.json").read_text()) == scores, again.stdout
+    forks.train(folder, "-e", folder / "best_epoch.bin", *data, "streams=rgb+flow+depth", *QUIET)
+    assert json.loads((folder / "evaluation" / "scores.json").read_text()) == scores
 
 
-def test_joints_in_space_are_learned_and_a_stopped_run_goes_on(environment, data):  # noqa: F811
-    config, folder = CONFIGS / "MambaPose_nano_3d.yaml", environment["cwd"] / "runs" / "3d"
+def test_joints_in_space_are_learned_and_a_stopped_run_goes_on(forks, tmp_path, data):
+    config, folder = CONFIGS / "MambaPose_nano_3d.yaml", tmp_path / "3d"
     start = ["--config", config, "-c", folder, *data, *SMALL, "streams=rgb+depth", *QUIET]
-    train(environment, *start[:4], *[text if text != "epochs=2" else "epochs=1" for text in start[4:]])
-    printed = train(environment, "--resume", folder, *data, "epochs=2", *QUIET).stdout
+    forks.train(tmp_path, *start[:4], *[text if text != "epochs=2" else "epochs=1" for text in start[4:]])
+    printed = forks.train(tmp_path, "--resume", folder, *data, "epochs=2", *QUIET)
     assert "goes on from" in printed and "P1 (" not in printed and "arms" in printed and "mm" in printed
     history = read_checkpoint(folder / LATEST).history
     assert [entry["epoch"] for entry in history] == [1, 2]
     assert history[1]["train/loss"] < history[0]["train/loss"]
     assert {"train/joints", "train/limbs", "train/heatmaps", "test/mpjpe", "test/p_mpjpe"} <= set(history[0])
-    whole = environment["cwd"] / "runs" / "whole"
-    train(environment, *start[:3], whole, *start[4:])
+    whole = tmp_path / "whole"
+    forks.train(tmp_path, *start[:3], whole, *start[4:])
     for name, value in read_checkpoint(whole / LATEST).model.items():
         assert value.equal(read_checkpoint(folder / LATEST).model[name]), name
 
 
-def test_joints_in_space_start_from_a_network_for_keypoints(environment, data, keypoints):  # noqa: F811
-    pretrained, folder = keypoints[0], environment["cwd"] / "runs" / "finetuned"
+def test_joints_in_space_start_from_a_network_for_keypoints(forks, tmp_path, data, keypoints):
+    pretrained, folder = keypoints[0], tmp_path / "finetuned"
     start = ["--config", CONFIGS / "MambaPose_nano_3d.yaml", "-c", folder, "-p", pretrained, "finetune=True"]
     small = ["epochs=1", "learning_rate=1e-9", "no_eval=True"]
-    printed = train(environment, *start, *data, *SMALL, *small, *QUIET).stdout
+    printed = forks.train(tmp_path, *start, *data, *SMALL, *small, *QUIET)
     assert f"starts from the weights of {pretrained}/best_epoch.bin" in printed
     found, before = (
         read_checkpoint(folder / name).model for folder, name in ((folder, LATEST), (pretrained, "best_epoch.bin"))
@@ -75,13 +90,13 @@ def test_joints_in_space_start_from_a_network_for_keypoints(environment, data, k
     assert all(found[name].allclose(before[name], atol=1e-6) for name in before)
     options = ["-c", "runs/no", "-p", folder, "-ms", LATEST, "finetune=True"]
     back = ["--config", CONFIGS / "MambaPose_nano_2d.yaml", *options]
-    assert "another model size (head 2d)" in refusal(environment, *back, *data, *QUIET)
+    assert "another model size (head 2d)" in refusal(forks, tmp_path, *back, *data, *QUIET)
 
 
-def test_vitpose_is_trained_on_the_same_data(environment, data):  # noqa: F811
+def test_vitpose_is_trained_on_the_same_data(forks, tmp_path, data):
     pytest.importorskip("transformers")
-    config, folder = CONFIGS / "ViTPose_nano_3d.yaml", environment["cwd"] / "runs" / "vitpose"
-    train(environment, "--config", config, "-c", folder, *data, *SMALL, *QUIET)
+    config, folder = CONFIGS / "ViTPose_nano_3d.yaml", tmp_path / "vitpose"
+    forks.train(tmp_path, "--config", config, "-c", folder, *data, *SMALL, *QUIET)
     first, last = read_checkpoint(folder / LATEST).history
     assert last["train/loss"] < first["train/loss"]
     assert {"train/joints", "train/heatmaps", "test/mpjpe"} <= set(last)
@@ -100,6 +115,6 @@ def test_vitpose_is_trained_on_the_same_data(environment, data):  # noqa: F811
         (["crop=[48, 60]"], "crop: [48, 60]: input should be a multiple of 16"),
     ],
 )
-def test_what_cannot_be_trained_is_one_line(environment, data, arguments, message):  # noqa: F811
+def test_what_cannot_be_trained_is_one_line(forks, tmp_path, data, arguments, message):
     config = CONFIGS / "MambaPose_nano_2d.yaml"
-    assert message in refusal(environment, "--config", config, "-c", "runs/no", *data, *arguments, *QUIET)
+    assert message in refusal(forks, tmp_path, "--config", config, "-c", "runs/no", *data, *arguments, *QUIET)
