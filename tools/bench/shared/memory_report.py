@@ -39,9 +39,9 @@ def ratio(found, point, other):
 
 
 def judged(found):
-    """Return [{"goal", "size", "worst", "at", "holds"}] of all goals and sizes of which there is a figure.
+    """Return [{"goal", "size", "worst", "at", "held", "measured", "holds"}] of all goals and sizes with a figure.
 
-    found: {Point: its figures}. worst: the largest ratio measured.
+    found: {Point: its figures}. worst: the largest ratio measured; held: at how many of the points measured.
     """
     judgements = []
     for size in dict.fromkeys(point.size for point in found):
@@ -57,7 +57,9 @@ def judged(found):
             if known:
                 worst = max(known, key=lambda point: known[point])
                 at = f"{worst.height} x {worst.width}, batch {worst.batch}"
-                figures = {"worst": round(known[worst], 3), "at": at, "holds": known[worst] <= goal.largest}
+                held = sum(value <= goal.largest for value in known.values())
+                figures = {"worst": round(known[worst], 3), "at": at, "held": held, "measured": len(known)}
+                figures["holds"] = held == len(known)
                 judgements.append({"goal": str(goal), "size": size, **figures})
     return judgements
 
