@@ -118,7 +118,9 @@ def draw(path, title, found, size, doing):
         ax.set_title("{} x {} px, batch {}".format(*image), fontsize=9)
     for ax in axes.flat[len(images) :]:
         ax.axis("off")
-    axes[0, 0].set_yticks(range(len(names)), [NETWORKS[name].label for name in names], fontsize=8)
+    axes[0, 0].set_yticks(range(len(names)), [NETWORKS[name].label for name in names])
+    for ax in axes[:, 0]:
+        ax.tick_params(axis="y", labelsize=8)
     axes[0, 0].invert_yaxis()
     state = "weights" if doing == "inference" else "weights, gradients, AdamW's state"
     keys = {state: _STATE, "activations, MambaPose": _OURS, "activations, ViTPose": _THEIRS}
