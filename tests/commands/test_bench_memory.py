@@ -99,6 +99,7 @@ def test_goals_are_judged_by_their_worst_point():
     found = {point(name, batch): {"peak_bytes": peak, "state_bytes": 1} for (name, batch), peak in peaks.items()}
     (only,) = judged(found)  # of batch 10 and more
     assert (only["worst"], only["at"], only["holds"]) == (0.6, "256 x 192, batch 16", False)
+    assert (only["held"], only["measured"]) == (1, 2)
     rows = [line for line in table_of(found, "small", "training") if NETWORKS["mambapose"].label in line]
     assert [row.split("|")[6].strip() for row in rows] == ["0.90", "0.60", "0.40"]
 

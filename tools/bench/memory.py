@@ -170,6 +170,7 @@ def main():
     measure(points, found, options, device, save)
     if not found:
         raise UserError(f"{out}: nothing is measured yet; leave out --report")
+    save()
     show(found, out, machine, options.amp)
 
 
@@ -185,7 +186,7 @@ def show(found, out, machine, amp):
         report.draw(path, title, found, size, doing)
         written.append(path)
     for goal in report.judged(found):
-        verdict = "holds" if goal["holds"] else "MISSED"
+        verdict = "holds" if goal["holds"] else f"MISSED, held at {goal['held']} of {goal['measured']} points"
         print(f"{goal['size']}, against {goal['goal']}: {verdict}; worst {goal['worst']:.2f} ({goal['at']})")
     print("written:", *written)
 

@@ -39,9 +39,9 @@ def ratio(found, point, other):
 
 
 def judged(found):
-    """Return [{"goal", "size", "worst", "at", "holds"}] of all goals and sizes of which there is a figure.
+    """Return [{"goal", "size", "worst", "at", "held", "measured", "holds"}] of all goals and sizes with a figure.
 
-    found: {Point: its figures}. worst: the largest ratio measured.
+    found: {Point: its figures}. worst: the largest ratio measured; held: at how many of the points measured.
     """
     judgements = []
     for size in dict.fromkeys(point.size for point in found):
@@ -57,7 +57,9 @@ def judged(found):
             if known:
                 worst = max(known, key=lambda point: known[point])
                 at = f"{worst.height} x {worst.width}, batch {worst.batch}"
-                figures = {"worst": round(known[worst], 3), "at": at, "holds": known[worst] <= goal.largest}
+                held = sum(value <= goal.largest for value in known.values())
+                figures = {"worst": round(known[worst], 3), "at": at, "held": held, "measured": len(known)}
+                figures["holds"] = held == len(known)
                 judgements.append({"goal": str(goal), "size": size, **figures})
     return judgements
 
@@ -116,7 +118,9 @@ def draw(path, title, found, size, doing):
         ax.set_title("{} x {} px, batch {}".format(*image), fontsize=9)
     for ax in axes.flat[len(images) :]:
         ax.axis("off")
-    axes[0, 0].set_yticks(range(len(names)), [NETWORKS[name].label for name in names], fontsize=8)
+    axes[0, 0].set_yticks(range(len(names)), [NETWORKS[name].label for name in names])
+    for ax in axes[:, 0]:
+        ax.tick_params(axis="y", labelsize=8)
     axes[0, 0].invert_yaxis()
     state = "weights" if doing == "inference" else "weights, gradients, AdamW's state"
     keys = {state: _STATE, "activations, MambaPose": _OURS, "activations, ViTPose": _THEIRS}
