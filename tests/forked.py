@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 class Forks:
     """The requests as methods; `with` ends the process."""
 
+    def __init__(self):
+        self._begins = {}  # of processes: what is in their output before
+
     def __enter__(self):
         variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
         self._server = subprocess.Popen(
@@ -41,10 +44,12 @@ class Forks:
         self._server.wait(60)
 
     def start(self, folder, *arguments, at=None, command="train"):
-        """Start a command in a folder, and return the number of its process; `output` has what it prints."""
-        start = [command, *map(str, arguments)]
-        request = {"start": start, "cwd": str(folder), "output": str(folder / "output"), "at": at}
-        return self._ask(request)["process"]
+        """Start a command in a folder, and return the number of its process; `output` there gets what it prints."""
+        start, output = [command, *map(str, arguments)], folder / "output"
+        before = output.stat().st_size if output.exists() else 0
+        process = self._ask({"start": start, "cwd": str(folder), "output": str(output), "at": at})["process"]
+        self._begins[process] = before
+        return process
 
     def wait(self, process):
         """Return the exit code of a process that was started."""
@@ -54,10 +59,17 @@ class Forks:
         """Run train.py to its end, and return what it printed."""
         return self.finish(self.start(folder, *arguments, at=at), folder, code)
 
+    def refusal(self, folder, *arguments, code=2):
+        """Return the one line that a wrong command of train.py prints."""
+        printed = self.train(folder, *arguments, code=code)
+        lines = [line for line in printed.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and "Traceback" not in printed, printed
+        return lines[0]
+
     def finish(self, process, folder, code=0):
-        """Wait for a command that was started in a folder, and return what it printed there."""
+        """Wait for a command that was started in a folder, and return what it printed."""
         found = self.wait(process)
-        printed = (folder / "output").read_text()
+        printed = (folder / "output").read_bytes()[self._begins.pop(process) :].decode()
         assert found == code, printed
         return printed
 

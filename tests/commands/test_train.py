@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PARITY, ROOT, is_drawn, relative_error
+from forked import Forks
 
 from lib.errors import UserError
 from lib.model.opening import size_of
@@ -33,6 +34,17 @@ def environment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     variables = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")}
     return {"cwd": folder, "env": variables, "text": True}
+
+
+@pytest.fixture(scope="module")
+def work(environment):
+    return environment["cwd"]
+
+
+@pytest.fixture(scope="module")
+def forks():
+    with Forks() as forks:
+        yield forks
 
 
 def command(*arguments):
@@ -196,32 +208,32 @@ def test_an_interrupted_run_is_marked_and_says_how_to_go_on(environment):
     assert mlflow_run(environment, read_checkpoint(latest).mlflow_run_id).info.status == "KILLED"
 
 
-def test_evaluating_needs_only_the_checkpoint(trained, environment):
+def test_evaluating_needs_only_the_checkpoint(trained, forks, work):
     folder, printed = trained
-    again = train(environment, "--evaluate", folder / "best_epoch.bin").stdout
+    again = forks.train(work, "--evaluate", folder / "best_epoch.bin")
     scores = json.loads((folder / "scores.json").read_text())
     again_scores = json.loads((folder / "evaluation" / "scores.json").read_text())
     assert again_scores["PoseMamba"]["mpjpe"] == pytest.approx(scores["PoseMamba"]["mpjpe"], rel=1e-5)
     assert again_scores["linear"] == scores["linear"]
     assert "recorded in the checkpoint" in again
-    other = train(environment, "--eval-only", "--checkpoint", folder, "--checkpoint-file", "epoch_2.bin", "--no-mlflow")
-    assert "mean of actions" in other.stdout
+    other = forks.train(work, "--eval-only", "--checkpoint", folder, "--checkpoint-file", "epoch_2.bin", "--no-mlflow")
+    assert "mean of actions" in other
 
 
-def test_evaluating_a_published_checkpoint(environment):
+def test_evaluating_a_published_checkpoint(forks, work):
     """Its names have the prefix `module.`, it holds no config; the scores are those of its output."""
     data = [f"dt_root={PARITY}", "dt_file=h36m_schema.pkl"]
     file = PARITY / "reference_checkpoint.bin"
-    printed = train(environment, "-e", file, "-c", "runs/published", *data, "--no-mlflow").stdout
+    printed = forks.train(work, "-e", file, "-c", "runs/published", *data, "--no-mlflow")
     assert "scan: v2_plus_poselimbs (the checkpoint does not record it" in printed and "scan=v2" in printed
-    limbs = json.loads((environment["cwd"] / "runs/published/evaluation/scores.json").read_text())
-    train(environment, "-e", file, "-c", "runs/published", *data, "scan=v2", "--no-mlflow")
-    plain = json.loads((environment["cwd"] / "runs/published/evaluation/scores.json").read_text())
+    limbs = json.loads((work / "runs/published/evaluation/scores.json").read_text())
+    forks.train(work, "-e", file, "-c", "runs/published", *data, "scan=v2", "--no-mlflow")
+    plain = json.loads((work / "runs/published/evaluation/scores.json").read_text())
     assert limbs["PoseMamba"]["mpjpe"] != plain["PoseMamba"]["mpjpe"]
     assert limbs["linear"] == plain["linear"]
 
 
-def test_the_model_layout_is_read_too(environment, tmp_path):
+def test_the_model_layout_is_read_too(tmp_path):
     state = {
         f"module.{name}": value for name, value in read_checkpoint(PARITY / "reference_checkpoint.bin").model.items()
     }
@@ -231,32 +243,32 @@ def test_the_model_layout_is_read_too(environment, tmp_path):
         assert size_of(read_checkpoint(tmp_path / name), "PoseMamba")["dim_feat"] == 32
 
 
-def test_a_config_of_another_size_is_refused_by_naming_both(environment):
-    line = refusal(environment, "-e", PARITY / "reference_checkpoint.bin", "--config", S_CONFIG)
+def test_a_config_of_another_size_is_refused_by_naming_both(forks, work):
+    line = forks.refusal(work, "-e", PARITY / "reference_checkpoint.bin", "--config", S_CONFIG)
     assert "dim_feat 64, depth 10, maxlen 243" in line
     assert "reference_checkpoint.bin (dim_feat 32, depth 2, maxlen 27); set dim_feat=32 depth=2 maxlen=27" in line
 
 
-def test_a_checkpoint_that_lacks_a_tensor_names_it(environment, tmp_path):
+def test_a_checkpoint_that_lacks_a_tensor_names_it(forks, work, tmp_path):
     state = read_checkpoint(PARITY / "reference_checkpoint.bin").model
     state["STEblocks.0.op.Ds"] = state["STEblocks.0.op.Ds"][1:]
     torch.save({"model_pos": state}, tmp_path / "changed.bin")
     data = [f"dt_root={PARITY}", "dt_file=h36m_schema.pkl", "--no-mlflow"]
-    assert "'STEblocks.0.op.Ds' is (255,) there and (256,) in the model" in refusal(
-        environment, "-e", tmp_path / "changed.bin", *data
+    assert "'STEblocks.0.op.Ds' is (255,) there and (256,) in the model" in forks.refusal(
+        work, "-e", tmp_path / "changed.bin", *data
     )
     del state["STEblocks.0.op.Ds"]
     torch.save({"model_pos": state}, tmp_path / "changed.bin")
-    assert "lacks 'STEblocks.0.op.Ds'" in refusal(environment, "-e", tmp_path / "changed.bin", *data)
+    assert "lacks 'STEblocks.0.op.Ds'" in forks.refusal(work, "-e", tmp_path / "changed.bin", *data)
 
 
-def test_finetuning_starts_from_pretrained_weights_and_trains_a_part(trained, environment):
+def test_finetuning_starts_from_pretrained_weights_and_trains_a_part(trained, forks, work, environment):
     folder, _ = trained
-    target = environment["cwd"] / "runs" / "finetuned"
-    printed = train(
-        environment, "--config", S_CONFIG, "-c", target, "-p", folder, "-ms", "epoch_2.bin", "--no-tensorboard",
+    target = work / "runs" / "finetuned"
+    printed = forks.train(
+        work, "--config", S_CONFIG, "-c", target, "-p", folder, "-ms", "epoch_2.bin", "--no-tensorboard",
         "finetune=True", "partial_train=[head]", "epochs=1", "no_eval=True", *SMALL,
-    ).stdout  # fmt: skip
+    )  # fmt: skip
     assert f"starts from the weights of {folder / 'epoch_2.bin'}, epoch 2" in printed
     parameters = mlflow_run(environment, read_checkpoint(target / "latest_epoch.bin").mlflow_run_id).data.params
     assert parameters["pretrained"] == str(folder / "epoch_2.bin")
@@ -268,31 +280,31 @@ def test_finetuning_starts_from_pretrained_weights_and_trains_a_part(trained, en
     assert not (target / "events").exists() and not (target / "best_epoch.bin").exists()
 
 
-def test_published_clip_files_are_trained_on(environment):
-    clips = environment["cwd"] / "clips" / "H36M-SH" / "train"
+def test_published_clip_files_are_trained_on(forks, work, environment):
+    clips = work / "clips" / "H36M-SH" / "train"
     clips.mkdir(parents=True)
     with np.load(PARITY / "h36m_expected.npz") as expected:
         for i, (x, y) in enumerate(zip(expected["train_input"], expected["train_label"])):
             with open(clips / f"{i:08d}.pkl", "wb") as handle:
                 pickle.dump({"data_input": x, "data_label": y}, handle)
     options = [o for o in SMALL if not o.startswith("data_root")]
-    printed = train(
-        environment, "--config", S_CONFIG, "-c", "runs/files", "--no-mlflow", "epochs=1", "no_eval=True",
+    printed = forks.train(
+        work, "--config", S_CONFIG, "-c", "runs/files", "--no-mlflow", "epochs=1", "no_eval=True",
         f"data_root={environment['cwd'] / 'clips'}", *options,
-    ).stdout  # fmt: skip
+    )  # fmt: skip
     assert "52 files in" in printed
 
 
-def test_a_nan_loss_stops_and_keeps_the_last_checkpoint(environment):
-    folder = environment["cwd"] / "runs" / "nan"
+def test_a_nan_loss_stops_and_keeps_the_last_checkpoint(forks, work, environment):
+    folder = work / "runs" / "nan"
     start = ["--config", S_CONFIG, "-c", folder, "no_eval=True", *SMALL]
-    train(environment, *start, "epochs=1")
+    forks.train(work, *start, "epochs=1")
     good = (folder / "latest_epoch.bin").read_bytes()
     content = torch.load(folder / "latest_epoch.bin", weights_only=True)
     content["lr"] = 1e30
     torch.save(content, folder / "latest_epoch.bin")
     broken = (folder / "latest_epoch.bin").read_bytes()
-    line = refusal(environment, "-r", folder / "latest_epoch.bin", "epochs=3", code=1)
+    line = forks.refusal(work, "-r", folder / "latest_epoch.bin", "epochs=3", code=1)
     assert "loss is nan at epoch 2, step " in line and "nothing was saved over" in line
     assert (folder / "latest_epoch.bin").read_bytes() == broken != good
     assert not list(folder.glob("*.tmp"))
@@ -300,43 +312,43 @@ def test_a_nan_loss_stops_and_keeps_the_last_checkpoint(environment):
     assert mlflow_run(environment, run_id).info.status == "FAILED"
 
 
-def test_a_divergence_at_the_last_step_of_an_epoch_stops_too(environment):
+def test_a_divergence_at_the_last_step_of_an_epoch_stops_too(forks, work):
     options = [option for option in SMALL if not option.startswith(("learning_rate", "batch_size"))]
-    line = refusal(
-        environment, "--config", S_CONFIG, "-c", "runs/diverged", "--no-mlflow", "epochs=2",
+    line = forks.refusal(
+        work, "--config", S_CONFIG, "-c", "runs/diverged", "--no-mlflow", "epochs=2",
         "learning_rate=1e30", "batch_size=64", *options, code=1,
     )  # fmt: skip
     assert "not finite" in line
-    assert not list((environment["cwd"] / "runs" / "diverged").glob("*.bin"))
+    assert not list((work / "runs" / "diverged").glob("*.bin"))
 
 
-def test_a_published_run_is_continued(environment):
+def test_a_published_run_is_continued(forks, work):
     """Three epochs are in the file; its optimiser fits the parameters."""
     options = [option for option in SMALL if not option.startswith(("dim_feat", "depth", "learning_rate"))]
-    printed = train(
-        environment, "-r", PARITY / "reference_checkpoint.bin", "--config", S_CONFIG, "-c", "runs/continued",
+    printed = forks.train(
+        work, "-r", PARITY / "reference_checkpoint.bin", "--config", S_CONFIG, "-c", "runs/continued",
         "--no-mlflow", "epochs=4", "no_eval=True", "dim_feat=32", "depth=2", *options,
-    ).stdout  # fmt: skip
+    )  # fmt: skip
     assert "epoch 4/4" in printed and "lr 1.94e-04" in printed
 
 
-def test_the_recorded_scan_order_wins_over_a_file_and_cannot_change_on_resume(trained, environment, tmp_path):
+def test_the_recorded_scan_order_wins_over_a_file_and_cannot_change_on_resume(trained, forks, work, tmp_path):
     folder, _ = trained
     content = torch.load(folder / "best_epoch.bin", weights_only=True)
     content["config"]["scan"] = "v2"
     torch.save(content, tmp_path / "plain.bin")
     data = [f"dt_root={PARITY}", "dt_file=h36m_schema.pkl", "--no-mlflow"]
     test_config = ROOT / "configs" / "pose3d" / "PoseMamba_test_h36m.yaml"
-    printed = train(environment, "-e", tmp_path / "plain.bin", "--config", test_config, *data).stdout
+    printed = forks.train(work, "-e", tmp_path / "plain.bin", "--config", test_config, *data)
     assert "scan: v2 (recorded in the checkpoint)" in printed
-    line = refusal(environment, "-r", folder / "epoch_2.bin", "-c", "runs/other_order", "scan=v2")
+    line = forks.refusal(work, "-r", folder / "epoch_2.bin", "-c", "runs/other_order", "scan=v2")
     assert "scan: the run of" in line and "finetune=True" in line
 
 
-def test_a_folder_with_another_run_is_refused(trained, environment):
+def test_a_folder_with_another_run_is_refused(trained, forks, work):
     folder, _ = trained
     before = (folder / "best_epoch.bin").read_bytes()
-    line = refusal(environment, "--config", S_CONFIG, "-c", folder, *SMALL)
+    line = forks.refusal(work, "--config", S_CONFIG, "-c", folder, *SMALL)
     assert "already holds a run" in line and "--resume" in line
     assert (folder / "best_epoch.bin").read_bytes() == before
 
@@ -344,7 +356,6 @@ def test_a_folder_with_another_run_is_refused(trained, environment):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "--config: give a config file"),
         (["--confg", "x"], "--confg: unknown option (did you mean '--config'?)"),
         (["--config", "absent.yaml"], "absent.yaml: no such file"),
         (["--config", S_CONFIG, "epoch=1"], "command line: epoch: unknown key (did you mean 'epochs'?)"),
@@ -362,38 +373,45 @@ def test_a_folder_with_another_run_is_refused(trained, environment):
         (["--config", S_CONFIG, "-c", "/dev/null/run", *SMALL], "(Not a directory: /dev/null/run); choose another folder with -c"),
     ],
 )  # fmt: skip
-def test_wrong_commands_are_one_line(environment, arguments, message):
-    assert message in refusal(environment, *arguments)
+def test_wrong_commands_are_one_line(forks, tmp_path, arguments, message):
+    assert message in forks.refusal(tmp_path, *arguments)
+
+
+def test_a_command_without_a_config_is_one_line(environment):
+    assert "--config: give a config file" in refusal(environment)
 
 
 @pytest.mark.parametrize(
-    "arguments, variables",
-    [
-        (["dt_root=absent"], {}),
-        (["partial_train=[nose]"], {}),
-        (["subset_list=[AMASS]", "synthetic=True"], {}),
-        ([], {"SELECTIVE_SCAN_IMPLEMENTATION": "absent"}),
-        ([], {"MLFLOW_TRACKING_URI": "nosuch://store"}),
-    ],
+    "arguments", [["dt_root=absent"], ["partial_train=[nose]"], ["subset_list=[AMASS]", "synthetic=True"]]
 )
-def test_a_start_that_fails_leaves_nothing(environment, tmp_path, arguments, variables):
+def test_a_start_that_fails_leaves_nothing(forks, tmp_path, arguments):
+    (tmp_path / "notes").mkdir()
+    for folder in ("runs/new", "notes"):
+        forks.refusal(tmp_path, "--config", S_CONFIG, "-c", folder, *SMALL, *arguments)
+        assert set(tmp_path.rglob("*")) == {tmp_path / "notes", tmp_path / "output"}
+
+
+@pytest.mark.parametrize(
+    "variables", [{"SELECTIVE_SCAN_IMPLEMENTATION": "absent"}, {"MLFLOW_TRACKING_URI": "nosuch://store"}]
+)
+def test_a_start_in_a_wrong_environment_leaves_nothing(environment, tmp_path, variables):
     there = {"cwd": tmp_path, "env": {**environment["env"], **variables}, "text": True}
     (tmp_path / "notes").mkdir()
     for folder in ("runs/new", "notes"):
-        refusal(there, "--config", S_CONFIG, "-c", folder, *SMALL, *arguments)
+        refusal(there, "--config", S_CONFIG, "-c", folder, *SMALL)
         assert list(tmp_path.rglob("*")) == [tmp_path / "notes"]
 
 
-def test_a_resumption_or_evaluation_that_fails_leaves_a_run_as_it_was(trained, environment):
+def test_a_resumption_or_evaluation_that_fails_leaves_a_run_as_it_was(trained, forks, work):
     folder, _ = trained
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    refusal(environment, "-r", folder / "latest_epoch.bin", "epochs=4", "dt_root=absent")
-    refusal(environment, "-e", folder / "latest_epoch.bin", "-c", folder / "again", "dt_root=absent")
+    forks.refusal(work, "-r", folder / "latest_epoch.bin", "epochs=4", "dt_root=absent")
+    forks.refusal(work, "-e", folder / "latest_epoch.bin", "-c", folder / "again", "dt_root=absent")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert not (folder / "again").exists()
 
 
-def test_a_truncated_checkpoint_is_named(trained, environment, tmp_path):
+def test_a_truncated_checkpoint_is_named(trained, forks, work, tmp_path):
     folder, _ = trained
     whole = (folder / "latest_epoch.bin").read_bytes()
     for length in (0, 20_000, len(whole) // 2, len(whole) - 100):
@@ -401,7 +419,7 @@ def test_a_truncated_checkpoint_is_named(trained, environment, tmp_path):
         with pytest.raises(UserError, match="short.bin: is truncated or not a checkpoint"):
             read_checkpoint(tmp_path / "short.bin")
     (tmp_path / "short.bin").write_bytes(whole[:20_000])
-    assert "short.bin: is truncated or not a checkpoint" in refusal(environment, "-e", tmp_path / "short.bin")
+    assert "short.bin: is truncated or not a checkpoint" in forks.refusal(work, "-e", tmp_path / "short.bin")
 
 
 def test_a_checkpoint_that_may_not_be_read_is_named_as_such(trained, monkeypatch):

@@ -38,14 +38,6 @@ def keypoints(environment, data):  # noqa: F811
     return folder, train(environment, "--config", config, "-c", folder, *data, *SMALL, *QUIET).stdout
 
 
-def refusal(forks, folder, *arguments):
-    """The one line that a wrong command prints."""
-    printed = forks.train(folder, *arguments, code=2)
-    (line,) = (line for line in printed.splitlines() if line.startswith("error: "))
-    assert "Traceback" not in printed
-    return line
-
-
 def test_keypoints_are_learned_scored_and_drawn(forks, data, keypoints):
     folder, printed = keypoints
     for text in ("48 crops of", "epoch 2/2", "pck_0.05", "left ankle", "mean pose", "by PCK at 5 %"):
@@ -90,7 +82,7 @@ def test_joints_in_space_start_from_a_network_for_keypoints(forks, tmp_path, dat
     assert all(found[name].allclose(before[name], atol=1e-6) for name in before)
     options = ["-c", "runs/no", "-p", folder, "-ms", LATEST, "finetune=True"]
     back = ["--config", CONFIGS / "MambaPose_nano_2d.yaml", *options]
-    assert "another model size (head 2d)" in refusal(forks, tmp_path, *back, *data, *QUIET)
+    assert "another model size (head 2d)" in forks.refusal(tmp_path, *back, *data, *QUIET)
 
 
 def test_vitpose_is_trained_on_the_same_data(forks, tmp_path, data):
@@ -117,4 +109,4 @@ def test_vitpose_is_trained_on_the_same_data(forks, tmp_path, data):
 )
 def test_what_cannot_be_trained_is_one_line(forks, tmp_path, data, arguments, message):
     config = CONFIGS / "MambaPose_nano_2d.yaml"
-    assert message in refusal(forks, tmp_path, "--config", config, "-c", "runs/no", *data, *arguments, *QUIET)
+    assert message in forks.refusal(tmp_path, "--config", config, "-c", "runs/no", *data, *arguments, *QUIET)

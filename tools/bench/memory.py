@@ -87,14 +87,16 @@ def _cost(point):
     return point.height * point.width * point.batch
 
 
-def read(path, machine, amp):
-    """Return {Point: figures} of a file, empty if there is none.
+def read(path, machine, amp, adds):
+    """Return {Point: figures} of a file, empty if there is none, and the machine they are of.
+
+    adds: whether points of this machine are to be added.
 
     Raises:
-        UserError: it is of another machine or arithmetic.
+        UserError: it is of another machine or arithmetic, and points are to be added.
     """
     if not path.exists():
-        return {}
+        return {}, machine
     try:
         recorded = json.loads(path.read_text())
         found = {Point(*(entry[key] for key in Point._fields)): entry for entry in recorded["points"]}
@@ -103,9 +105,9 @@ def read(path, machine, amp):
         raise UserError(f"{path}: is no result of this benchmark; give another --out") from error
     for key, value in before.items():
         here = amp if key == "amp" else machine[key]
-        if value != here:
+        if adds and value != here:
             raise UserError(f"{path}: was measured with {key} {value}, here it is {here}; give another --out")
-    return found
+    return found, recorded["machine"]
 
 
 def refusal(point, found, limit):
@@ -159,7 +161,7 @@ def main():
     machine = benchmark.machine(device)
     name = "memory.json" if options.amp == "off" else f"memory_{options.amp}.json"
     out = options.out or PROJECT / "benchmarks" / device.type / name
-    found = read(out, machine, options.amp)
+    found, machine = read(out, machine, options.amp, adds=not options.report)
     points = [] if options.report else [p for p in points_of(options) if options.again or p not in found]
 
     def save():
