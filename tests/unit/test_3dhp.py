@@ -3,13 +3,13 @@
 import math
 import pickle
 import shutil
-import subprocess
 import sys
 import zipfile
 
 import numpy as np
 import pytest
-from conftest import ROOT, Trap
+from commands_here import run_here
+from conftest import Trap
 
 from lib.body.skeleton import FLIPPED, JOINTS, LEFT, RIGHT
 from lib.data.convert import mpi_inf_3dhp as mpi3dhp
@@ -141,8 +141,7 @@ def layouts(content, tmp_path_factory):
 
 
 def command(*arguments):
-    program = [sys.executable, str(ROOT / "tools" / "convert_3dhp.py"), *map(str, arguments)]
-    return subprocess.run(program, capture_output=True, text=True)
+    return run_here("tools.convert_3dhp", *arguments)
 
 
 def npz_options(folder):

@@ -3,12 +3,11 @@
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, Trap
+from commands_here import run_here
+from conftest import Trap
 from scipy.spatial.transform import Rotation
 
 from lib.body.skeleton import FLIPPED, JOINTS
@@ -112,8 +111,7 @@ def files(tmp_path_factory):
 
 
 def run(folder, *arguments, code=0):
-    command = [sys.executable, ROOT / "tools/convert_amass.py", *arguments]
-    result = subprocess.run(list(map(str, command)), cwd=folder, text=True, capture_output=True)
+    result = run_here("tools.convert_amass", *arguments, folder=folder)
     assert result.returncode == code, result.stdout + result.stderr
     return result
 

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from commands_here import run_here
 from conftest import ROOT
 from scipy.spatial.transform import Rotation
 
@@ -196,8 +197,10 @@ def write_bvh(path, poses, frame_time="0.0083333"):
 
 
 def command(*arguments, **options):
-    arguments = [sys.executable, str(ROOT / "tools" / "convert_cmu.py"), *map(str, arguments)]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=120, **options)
+    if not options:
+        return run_here("tools.convert_cmu", *arguments)
+    program = [sys.executable, str(ROOT / "tools" / "convert_cmu.py"), *map(str, arguments)]
+    return subprocess.run(program, capture_output=True, text=True, timeout=120, **options)
 
 
 def joints_of(folder, part="train"):

@@ -14,6 +14,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from commands_here import run_here
 from conftest import PARITY, ROOT, Trap
 
 from lib.data.datasets.h36m import MADE_BY, DataReaderH36M
@@ -29,8 +30,12 @@ NAME = "h36m_schema.pkl"
 
 
 def convert(folder, *arguments, name=NAME, code=0, **options):
-    command = [sys.executable, ROOT / "tools/convert_h36m.py", "--dt-root", folder, "--dt-file", name, *arguments]
-    result = subprocess.run(list(map(str, command)), text=True, capture_output=True, **options)
+    arguments = list(map(str, ["--dt-root", folder, "--dt-file", name, *arguments]))
+    if options:  # a process of its own
+        command = [sys.executable, ROOT / "tools/convert_h36m.py", *arguments]
+        result = subprocess.run(command, text=True, capture_output=True, **options)
+    else:
+        result = run_here("tools.convert_h36m", *arguments)
     assert result.returncode == code, result.stdout + result.stderr
     return result.stdout if code == 0 else result.stderr
 
