@@ -16,7 +16,7 @@ SETUP := .venv/.installed
 VIDEO := .venv/.installed-video
 DETECTORS := .venv/.installed-detectors
 IMAGES := .venv/.installed-mambapose
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: setup train demo pretrain train-mambapose test lint
 

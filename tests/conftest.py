@@ -3,12 +3,20 @@
 import os
 from pathlib import Path
 
+import forked
 import matplotlib.image
 import numpy as np
+import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = ROOT / "tests" / "parity" / "data"
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Commands that start in a tenth of a second; see `forked`."""
+    return forked.shared()
 
 
 class Trap:

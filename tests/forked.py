@@ -9,6 +9,7 @@
 "at" is optional: the process gets the signal just before call `number` (from 1) of a function, such as "os:replace".
 """
 
+import atexit
 import functools
 import importlib
 import json
@@ -76,6 +77,14 @@ class Forks:
     def _ask(self, request):
         print(json.dumps(request), file=self._server.stdin, flush=True)
         return json.loads(self._server.stdout.readline())
+
+
+@functools.cache
+def shared():
+    """Return the `Forks` of this process, begun when it is first asked for."""
+    forks = Forks().__enter__()
+    atexit.register(forks.__exit__)
+    return forks
 
 
 def _serve():

@@ -10,7 +10,6 @@ import sys
 import pytest
 import torch
 from conftest import PARITY, ROOT, is_drawn
-from forked import Forks
 
 import tools.ablate
 from lib.config import load_config
@@ -26,12 +25,6 @@ SMALL = [
 EPOCHS = ["epochs=2", "checkpoint_frequency=100"]
 ENTRIES = ["v2_plus_poselimbs-straight_through", "v2_plus_poselimbs-exact", "v2"]
 CHOICE = ["--limb-gradients", "--orders", "v2_plus_poselimbs", "v2", "--"]
-
-
-@pytest.fixture(scope="module")
-def forks():
-    with Forks() as forks:
-        yield forks
 
 
 @pytest.fixture(scope="module")

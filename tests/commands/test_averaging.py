@@ -1,11 +1,9 @@
 """An average of the weights, and Muon beside AdamW: what training keeps, and that it goes on with both."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from conftest import ROOT
+from forked import shared
 
 from lib.engine.optimizer_kinds import Together
 from lib.engine.optimizers import OPTIMIZERS
@@ -19,10 +17,7 @@ SMALL = (
 
 
 def train(folder, *arguments, code=0):
-    command = [sys.executable, ROOT / "train.py", "--no-mlflow", "--no-tensorboard", *arguments]
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=folder)
-    assert result.returncode == code, result.stdout + result.stderr
-    return result.stdout
+    return shared().train(folder, "--no-mlflow", "--no-tensorboard", *arguments, code=code)
 
 
 def view_run(folder, name, *overrides):
@@ -86,6 +81,5 @@ def test_muon_is_refused_by_a_pytorch_without_it(monkeypatch):
 def test_a_run_with_another_optimiser_or_average_is_not_resumed(averaged):
     folder, _ = averaged
     for override, key in (("optimizer=adamw", "optimizer"), ("ema=0.5", "ema"), ("held_back=[]", "held_back")):
-        command = [sys.executable, ROOT / "train.py", "--resume", "whole/latest_epoch.bin", override, "epochs=3"]
-        result = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=folder)
-        assert result.returncode == 2 and result.stderr.startswith(f"error: {key}:"), result.stderr
+        line = shared().refusal(folder, "--resume", "whole/latest_epoch.bin", override, "epochs=3")
+        assert line.startswith(f"error: {key}:")

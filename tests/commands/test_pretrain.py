@@ -3,13 +3,12 @@
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from conftest import PARITY, ROOT, is_drawn, relative_error
+from forked import shared
 from test_augment import annotations, person, write_instavariety
 
 from lib.body.skeleton import FLIPPED
@@ -55,17 +54,11 @@ def options(folder):
 
 
 def run(folder, *arguments, code=0):
-    command = [sys.executable, ROOT / "train.py", "--no-mlflow", "--no-tensorboard", *arguments]
-    result = subprocess.run(list(map(str, command)), cwd=folder, text=True, capture_output=True)
-    assert result.returncode == code, result.stdout + result.stderr
-    return result
+    return shared().train(folder, "--no-mlflow", "--no-tensorboard", *arguments, code=code)
 
 
 def refusal(folder, *arguments):
-    error = run(folder, "-c", folder / "wrong", *arguments, code=2).stderr
-    lines = [line for line in error.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and "Traceback" not in error, error
-    return lines[0]
+    return shared().refusal(folder, "--no-mlflow", "--no-tensorboard", "-c", folder / "wrong", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +67,7 @@ def trained(folder):
     printed = run(
         folder, "--config", CONFIG, "-c", folder / "run", *options(folder), "epochs=3", "pretrain_3d_curriculum=1",
         "checkpoint_frequency=1",
-    ).stdout  # fmt: skip
+    )  # fmt: skip
     return folder / "run", printed
 
 
@@ -140,15 +133,15 @@ def test_a_pretrained_model_is_finetuned_and_scored(folder, trained):
 
 
 def test_a_pretrained_checkpoint_is_evaluated(folder, trained):
-    printed = run(folder, "--evaluate", trained[0] / "best_epoch.bin", "-c", folder / "scored").stdout
+    printed = run(folder, "--evaluate", trained[0] / "best_epoch.bin", "-c", folder / "scored")
     assert "mean of actions" in printed
     exact = run(folder, "--evaluate", trained[0] / "best_epoch.bin", "-c", folder / "exact", "gt_2d=True")
-    assert exact.stdout != printed
+    assert exact != printed
 
 
 def test_clips_of_amass_alone_and_of_files_without_detections(folder):
     start = ["--config", CONFIG, *options(folder), "epochs=1", "train_2d=False", "no_eval=True"]
-    printed = run(folder, *start, "-c", folder / "amass", "subset_list=[AMASS]").stdout
+    printed = run(folder, *start, "-c", folder / "amass", "subset_list=[AMASS]")
     assert "training clips: 6 clips cut from" in printed
     with np.load(PARITY / "h36m_expected.npz") as expected:
         clips = list(zip(expected["train_input"], expected["train_label"]))[:6]
@@ -158,7 +151,7 @@ def test_clips_of_amass_alone_and_of_files_without_detections(folder):
             content = {"data_input": x if seen else None, "data_label": y}
             (folder / "files" / subset / "train" / f"{number:08d}.pkl").write_bytes(pickle.dumps(content))
     start += [f"data_root={folder / 'files'}"]
-    assert "12 files in" in run(folder, *start, "-c", folder / "both").stdout
+    assert "12 files in" in run(folder, *start, "-c", folder / "both")
     wrong = ["subset_list=[H36M-SH]", "synthetic=False", "noise=False"]
     shutil.copy(folder / "files/AMASS/train/00000000.pkl", folder / "files/H36M-SH/train/00000006.pkl")
     assert "has no 2D detections (data_input is None); set synthetic: True" in refusal(folder, *start, *wrong)

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import PARITY, ROOT
-from forked import Forks
 from test_augment import annotations, person
 
 from lib.engine.state import Position
@@ -29,12 +28,6 @@ QUIET = ["--no-mlflow", "--no-tensorboard"]
 STEP, PREDICT = "lib.engine.trainer:Trainer._step", "lib.task.lifting:Lifting.predict"
 NAMES = ("latest_epoch.bin", "best_epoch.bin", "epoch_1.bin", "epoch_2.bin", "epoch_3.bin")
 OTHERWISE = {"seconds", "mlflow_run_id", "config"}  # what differs from run to run
-
-
-@pytest.fixture(scope="module")
-def forks():
-    with Forks() as forks:
-        yield forks
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import PARITY, ROOT, is_drawn, relative_error
-from forked import Forks
 
 from lib.errors import UserError
 from lib.model.opening import size_of
@@ -39,12 +38,6 @@ def environment(tmp_path_factory):
 @pytest.fixture(scope="module")
 def work(environment):
     return environment["cwd"]
-
-
-@pytest.fixture(scope="module")
-def forks():
-    with Forks() as forks:
-        yield forks
 
 
 def command(*arguments):

@@ -1,12 +1,11 @@
 """MPI-INF-3DHP through train.py: a small store, trained on and scored."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from conftest import ROOT, is_drawn
+from forked import shared
 
 from lib.config import load_config
 from lib.data.convert.mpi_inf_3dhp import CAMERA_SIZES
@@ -49,15 +48,13 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *arguments, code=0):
-    command = [sys.executable, ROOT / "train.py", "--no-mlflow", "--no-tensorboard", *arguments, f"dt_root={folder}"]
-    result = subprocess.run(list(map(str, command)), cwd=folder, text=True, capture_output=True)
-    assert result.returncode == code, result.stdout + result.stderr
-    return result
+    quiet = ["--no-mlflow", "--no-tensorboard"]
+    return shared().train(folder, *quiet, *arguments, f"dt_root={folder}", code=code)
 
 
 @pytest.fixture(scope="module")
 def trained(folder):
-    return run(folder, "--config", CONFIG, "-c", folder / "run", *SMALL).stdout
+    return run(folder, "--config", CONFIG, "-c", folder / "run", *SMALL)
 
 
 def test_a_run_is_scored_as_the_benchmark_does(folder, trained):
@@ -76,7 +73,7 @@ def test_a_run_is_scored_as_the_benchmark_does(folder, trained):
 
 def test_a_checkpoint_is_evaluated_by_middle_frames(folder, trained):
     result = run(folder, "--evaluate", folder / "run/best_epoch.bin", "-c", folder / "middle", "middle_frame=True")
-    assert "PCK at 150 mm" in result.stdout
+    assert "PCK at 150 mm" in result
     scores = json.loads((folder / "middle/evaluation/scores.json").read_text())
     assert scores["PoseMamba"]["frames"] == 31 + 15
 
@@ -119,7 +116,7 @@ def test_scores_of_clips(folder, middle):
     ],
 )
 def test_wrong_settings_are_one_line(folder, override, message):
-    error = run(folder, "--config", CONFIG, "-c", folder / "wrong", *SMALL, override, code=2).stderr
+    error = run(folder, "--config", CONFIG, "-c", folder / "wrong", *SMALL, override, code=2)
     lines = [line for line in error.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0], error
 

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from conftest import ROOT, is_drawn
-from forked import Forks
 from test_train import environment, train  # noqa: F401
 
 from lib.engine.checkpoint import LATEST
@@ -15,12 +14,6 @@ from lib.model.weights import read_checkpoint
 CONFIGS = ROOT / "configs" / "mambapose"
 QUIET = ["--no-mlflow", "--no-tensorboard"]
 SMALL = ["batch_size=16", "epochs=2", "warmup_steps=2", "ema=0", "crop=[48, 64]"]
-
-
-@pytest.fixture(scope="module")
-def forks():
-    with Forks() as forks:
-        yield forks
 
 
 @pytest.fixture(scope="module")
