@@ -71,7 +71,7 @@ def train_model(options):
             facts["pretrained"] = start.path
         run = running.enter_context(_recorder(folder, config, options, runtime, resume))
         started()
-        _say_what_starts(config, start, resume, damaged, runtime)
+        _say_what_starts(config, start, resume, damaged, runtime, new)
         if resume and runtime.is_main:
             state.best = put_in_front(resume, folder, config.checkpoint_frequency)
             run.catch_up(resume.history)
@@ -168,11 +168,13 @@ def _checkpoint_to_resume(options, folder):
     return read_checkpoint(path), []
 
 
-def _say_what_starts(config, start, resume, damaged, runtime):
+def _say_what_starts(config, start, resume, damaged, runtime, new):
     for problem in damaged:
         log.warning("%s; %s is used", problem, resume.path)
     for key in MODELS[config.backbone].keys:
-        if start and start.config.get(key, getattr(config, key)) != getattr(config, key):
+        if key in new:
+            log.info("%s=%s is begun anew: %s has no such part", key, getattr(config, key), start.path)
+        elif start and start.config.get(key, getattr(config, key)) != getattr(config, key):
             log.warning("%s was trained with %s=%s, not %s", start.path, key, start.config[key], getattr(config, key))
     if resume and resume.epoch >= config.epochs:
         log.info(
