@@ -71,8 +71,10 @@ train-mambapose: $(IMAGES)
 	$(call people-training,$(MAMBAPOSE)/3d,MambaPose_nano_3d,$(SPACE) -p $(MAMBAPOSE)/2d)
 	$(call people-training,$(MAMBAPOSE)/2d_vitpose,ViTPose_nano_2d,$(KEYPOINTS))
 	$(call people-training,$(MAMBAPOSE)/3d_vitpose,ViTPose_nano_3d,$(SPACE) -p $(MAMBAPOSE)/2d_vitpose)
-	$(BIN)/python tools/curves.py MambaPose=$(MAMBAPOSE)/2d ViTPose=$(MAMBAPOSE)/2d_vitpose --out $(MAMBAPOSE)/curves_2d.png
-	$(BIN)/python tools/curves.py MambaPose=$(MAMBAPOSE)/3d ViTPose=$(MAMBAPOSE)/3d_vitpose --out $(MAMBAPOSE)/curves_3d.png
+	$(BIN)/python tools/curves.py "MambaPose (RGB, flow, depth)=$(MAMBAPOSE)/2d" "ViTPose (RGB)=$(MAMBAPOSE)/2d_vitpose" \
+		--out $(MAMBAPOSE)/curves_2d.png
+	$(BIN)/python tools/curves.py "MambaPose (RGB, flow, depth)=$(MAMBAPOSE)/3d" "ViTPose (RGB)=$(MAMBAPOSE)/3d_vitpose" \
+		--out $(MAMBAPOSE)/curves_3d.png
 
 # Two processes with a thread each take half the time of one with two.
 test: $(SETUP) $(VIDEO) $(DETECTORS)

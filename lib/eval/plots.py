@@ -115,6 +115,8 @@ def compared_curves(histories, path, scored, unit):
     charts[2].set(xlabel="minutes", ylabel=unit, title=f"test split: {label}")
     for axes in charts:
         axes.grid(alpha=0.3)
+    for axes in charts[:2]:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     charts[0].legend(fontsize=8)
     _save(figure, path)
 
