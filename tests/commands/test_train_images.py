@@ -67,7 +67,9 @@ def test_joints_in_space_start_from_a_network_for_keypoints(forks, tmp_path, dat
     small = ["epochs=1", "learning_rate=1e-9", "no_eval=True"]
     printed = forks.train(tmp_path, *start, *data, *SMALL, *small, *QUIET)
     assert f"head=3d is begun anew: {pretrained}/best_epoch.bin has no such part" in printed
-    assert f"starts from the weights of {pretrained}/best_epoch.bin" in printed and "was trained with" not in printed
+    assert (
+        f"starts from the weights of {pretrained}/best_epoch.bin" in printed and "was trained with head" not in printed
+    )
     found, before = (
         read_checkpoint(folder / name).model for folder, name in ((folder, LATEST), (pretrained, "best_epoch.bin"))
     )
