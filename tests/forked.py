@@ -23,12 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Forks:
-    """The requests as methods; `with` ends the process."""
+    """The requests as methods, to a process that `close` ends."""
 
     def __init__(self):
         self._begins = {}  # of processes: what is in their output before
-
-    def __enter__(self):
         variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
         self._server = subprocess.Popen(
             [sys.executable, __file__],
@@ -38,9 +36,8 @@ class Forks:
             cwd=ROOT,
             text=True,
         )
-        return self
 
-    def __exit__(self, *error):
+    def close(self):
         self._server.stdin.close()
         self._server.wait(60)
 
@@ -82,8 +79,8 @@ class Forks:
 @functools.cache
 def shared():
     """Return the `Forks` of this process, begun when it is first asked for."""
-    forks = Forks().__enter__()
-    atexit.register(forks.__exit__)
+    forks = Forks()
+    atexit.register(forks.close)
     return forks
 
 

@@ -195,10 +195,12 @@ class _Report:
         self.folder, self.shared, self.entries, self.stopped, self.record = folder, shared, entries, stopped, record
         configs = [load_config(options.config, [*options.overrides, *entry.overrides]) for entry in entries]
         self.backbones = [config.backbone for config in configs]
-        of_sizes = {entry.variation: parameters_of(build_model(config)) for entry, config in zip(entries, configs)}
+        of_variations = {entry.variation: config for entry, config in zip(entries, configs)}  # one of all seeds
+        of_sizes = {name: parameters_of(build_model(config)) for name, config in of_variations.items()}
         self.parameters = [of_sizes[entry.variation] for entry in entries]
         self.epochs = max(config.epochs for config in configs)
         self.scores, self.unit = scored_task(configs[0]).curves
+        self._histories: dict = {}  # of finished entries
 
     def __call__(self):
         from lib.eval import plots
@@ -238,10 +240,13 @@ class _Report:
         return {**row, "state": "finished", **{key: scores.get(key) for key in self.scores}, "seconds": seconds}
 
     def _history(self, name):
+        """Return the history of a finished entry."""
         from lib.engine.checkpoint import LATEST
         from lib.model.weights import read_checkpoint
 
-        return read_checkpoint(self.folder / name / LATEST).history
+        if name not in self._histories:
+            self._histories[name] = read_checkpoint(self.folder / name / LATEST).history
+        return self._histories[name]
 
     def _table(self, rows, spreads):
         """Return the figures as text: a row for each variation, means and standard deviations over its seeds."""

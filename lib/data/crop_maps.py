@@ -7,7 +7,7 @@ that is mapped there and back is the same (unbiased data processing, Huang et al
 import cv2
 import numpy as np
 
-PADDING = 1.25  # of a person's box, as of ViTPose
+PADDING = 1.25  # of a person's box, in training and in videos, as of ViTPose
 
 
 def shown_part(boxes, size, padding=PADDING):

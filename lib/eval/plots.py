@@ -39,7 +39,7 @@ def loss_curves(history, path, scored, unit):
     for axes in (losses, errors):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    _save(figure, path)
+    save(figure, path)
 
 
 def per_action(scores, baselines, path):
@@ -62,7 +62,7 @@ def per_action(scores, baselines, path):
     )
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside right upper")
-    _save(figure, path)
+    save(figure, path)
 
 
 def ablation(spreads, path, scored, unit):
@@ -86,7 +86,7 @@ def ablation(spreads, path, scored, unit):
     axes.set(xlabel=unit, title="test scores of the best epoch, and seconds of training")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside right upper")
-    _save(figure, path)
+    save(figure, path)
 
 
 def compared_curves(histories, path, scored, unit):
@@ -118,7 +118,7 @@ def compared_curves(histories, path, scored, unit):
     for axes in charts[:2]:
         axes.xaxis.get_major_locator().set_params(integer=True)
     charts[0].legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def keypoints(images, found, joints, path):
@@ -132,7 +132,7 @@ def keypoints(images, found, joints, path):
     for ax, image, places in zip(axes.flat, images, found):
         ax.imshow(image)
         ax.scatter(places[:, 0], places[:, 1], s=14, c=colours, edgecolors="white", linewidths=0.5)
-    _save(figure, path)
+    save(figure, path)
 
 
 def skeletons(predictions, reader, path, count=4):
@@ -167,7 +167,7 @@ def skeletons(predictions, reader, path, count=4):
         solid.view_init(elev=12, azim=-60)
         solid.tick_params(labelbottom=False, labelleft=False, labelright=False)
     figure.suptitle("detected 2D; predicted 3D (red left, blue right) on true 3D (grey)", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _upright(pose):
@@ -181,7 +181,8 @@ def _draw(axes, joints, color=None, linewidth=2):
         axes.plot(*joints[[a, b]].T, color=color or side, linewidth=linewidth, solid_capstyle="round")
 
 
-def _save(figure, path):
+def save(figure, path, dpi=110):
+    """Write a figure as the kind of picture that the name says, whole or not at all, and close it."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, format=Path(path).suffix.removeprefix("."))
+        figure.savefig(temporary, dpi=dpi, format=Path(path).suffix.removeprefix("."))
     plt.close(figure)

@@ -197,13 +197,10 @@ def _open_detector(options, focal):
     focal: px.
     """
     device, own = choose_device(options.device), options_of_detector(options.detector)
-    given = {"focal": focal, "poses": options.lifter == "mambapose"} | options.detector_options
-    if device.type == "cuda":
-        given = {"device": str(device)} | given
-    return open_detector(
-        options.detector,
-        **{key: value for key, value in given.items() if key in own or key in options.detector_options},
-    )
+    told = {"focal": focal, "poses": options.lifter == "mambapose"}
+    told |= {"device": str(device)} if device.type == "cuda" else {}
+    told = {key: value for key, value in told.items() if key in own}
+    return open_detector(options.detector, **told | options.detector_options)
 
 
 def _placed(detection, scale, whole):

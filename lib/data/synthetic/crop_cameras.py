@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from lib.body.camera import NEAREST, look_at_rotation, project
+from lib.data.crop_maps import PADDING
 
-_PADDING = 1.25  # of a person's box, as of top-down estimators
 _ZOOM, _SHIFT = 0.15, 0.06  # jitter of a box: of its size, as a power of e; of its centre, in sizes
 _PART = 0.12  # share of crops that show a part of the body only
 _LEAST = 6  # joints of such a part
@@ -106,7 +106,7 @@ def draw_crop(joints, rotation, offset, size, rng, seconds):
     low, high = places.min(0), places.max(0)
     centre = (low + high) / 2
     turn = look_at_rotation(centre, 1.0)
-    width, height = (high - low) * _PADDING
+    width, height = (high - low) * PADDING
     height = max(height, width * size[1] / size[0]) * np.exp(rng.uniform(-_ZOOM, _ZOOM))
     angles = np.arctan(height * rng.uniform(-_SHIFT, _SHIFT, 2) * [size[0] / size[1], 1])
     turn = cv2.Rodrigues(np.array([angles[1], angles[0], 0]))[0] @ turn

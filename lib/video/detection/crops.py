@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from lib.body.camera import look_at_rotation
+from lib.data.crop_maps import shown_part
 
-PADDING = 1.25  # of a person's box, as in training (lib/data/synthetic/crop_cameras.py)
 _LEAST = 8.0  # px, height of a padded box
 
 
@@ -31,9 +31,9 @@ class Crop:
     def __init__(self, box, frame, focal, size):
         self.frame, self.size = frame, size
         low, high = np.asarray(box, float).reshape(2, 2)
-        width, height = (high - low) * PADDING
-        self._scale = max(height, width * size[1] / size[0], _LEAST) / size[1]  # px of the frame in one of the crop
-        self.rotation = look_at_rotation((low + high) / 2 - np.array(frame) / 2, focal)
+        (centre,), (width,) = shown_part(np.concatenate([low, high - low])[None], size)
+        self._scale = max(width / size[0], _LEAST / size[1])  # px of the frame in one of the crop
+        self.rotation = look_at_rotation(centre - np.array(frame) / 2, focal)
         self.matrix = _camera(focal / self._scale, size) @ self.rotation @ np.linalg.inv(_camera(focal, frame))
 
     @property

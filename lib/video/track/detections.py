@@ -25,9 +25,9 @@ class Detections:
         row: `ROW` or `WITH_POSE`.
 
     Attributes:
-        frames: how many are done; spent: seconds that the detector took for them; complete: whether the video has ended; tracks: {number: Track}; sources: {the
-        source's own number of a person: track number}; damaged: what is missing of the video, in a line, or None;
-        warnings: of the detector, a line each.
+        frames: how many are done; spent: seconds that the detector took for them; complete: whether the video has
+        ended; tracks: {number: Track}; sources: {the source's own number of a person: track number}; damaged: what is
+        missing of the video, in a line, or None; warnings: of the detector, a line each.
     """
 
     def __init__(self, folder, origin, row=ROW):

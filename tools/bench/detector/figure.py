@@ -2,9 +2,6 @@
 
 from dataclasses import replace
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -12,7 +9,7 @@ import torch
 from lib.body.skeleton import FLIPPED, JOINTS
 from lib.data.synthetic.detector_parameters import GROUPS, STATES
 from lib.data.synthetic.simulated_detector import MEASURED, SimulatedDetector
-from lib.files import atomic_path
+from lib.eval.plots import save
 from tools.bench.detector.fit import FOOTAGE, LAGS, OWN, definitions, pieces, pool, sample, structure
 
 _QUANTILES = (0.5, 0.9, 0.97)
@@ -62,9 +59,7 @@ def save_figure(path, samples):
     _changes(axes[2, 0], samples)
     _structure(axes[2, 1], samples)
     _relation(axes[2, 2], samples)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=80)
-    plt.close(figure)
+    save(figure, path, dpi=80)
 
 
 def _lengths(sampled):

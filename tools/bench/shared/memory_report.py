@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from lib.files import atomic_path
 from tools.bench.shared.image_networks import NETWORKS, USUAL
 from tools.bench.shared.peaks import Point
 
@@ -101,11 +100,10 @@ def _images(found, size, doing):
 
 def draw(path, title, found, size, doing):
     """Write a PNG: a panel for each image size and batch, a bar for each network, its state and what comes on top."""
-    import matplotlib  # here: the processes that memory is measured in have no use for it
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib import pyplot as plt  # here: the processes that memory is measured in have no use for it
     from matplotlib.patches import Patch
+
+    from lib.eval.plots import save
 
     images = _images(found, size, doing)
     names = [name for name in NETWORKS if any(p[:3] == (size, name, doing) for p in found)]
@@ -127,9 +125,7 @@ def draw(path, title, found, size, doing):
     patches = [Patch(color=colour, label=label) for label, colour in keys.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def _panel(ax, points, found):

@@ -123,10 +123,9 @@ _COLOURS = dict(zip(PASSES, ("#2b6cb0", "#d1495b")))
 
 def write_chart(path, title, rows, panels):
     """Write a PNG of panels side by side that share their rows."""
-    import matplotlib  # here: the processes that memory is measured in have no use for it
+    from matplotlib import pyplot as plt  # here: the processes that memory is measured in have no use for it
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from lib.eval.plots import save
 
     size = (1.5 + 5 * len(panels), 1.6 + 0.6 * len(rows))
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, layout="constrained", squeeze=False)
@@ -139,9 +138,7 @@ def write_chart(path, title, rows, panels):
     figure.legend(
         labelled.values(), labelled, loc="outside lower center", ncols=len(labelled), fontsize=9, frameon=False
     )
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
+    save(figure, path)
 
 
 def _draw(ax, rows, panel):
