@@ -2,7 +2,8 @@
 
 `python forked.py` is that process. Each line of its input is a request, a JSON dict:
 
-    {"start": [module of the command, arguments], "cwd": folder, "output": file, "at": [function, number, signal]}
+    {"start": [module of the command, arguments], "cwd": folder, "output": file, "variables": of its environment,
+     "at": [function, number, signal]}
         -> {"process": its number}
     {"wait": number of a process} -> {"code": its exit code, -N for signal N}
 
@@ -41,11 +42,12 @@ class Forks:
         self._server.stdin.close()
         self._server.wait(60)
 
-    def start(self, folder, *arguments, at=None, command="train"):
+    def start(self, folder, *arguments, at=None, command="train", variables=None):
         """Start a command in a folder, and return the number of its process; `output` there gets what it prints."""
         start, output = [command, *map(str, arguments)], folder / "output"
         before = output.stat().st_size if output.exists() else 0
-        process = self._ask({"start": start, "cwd": str(folder), "output": str(output), "at": at})["process"]
+        request = {"start": start, "cwd": str(folder), "output": str(output), "at": at, "variables": variables or {}}
+        process = self._ask(request)["process"]
         self._begins[process] = before
         return process
 
@@ -53,13 +55,13 @@ class Forks:
         """Return the exit code of a process that was started."""
         return self._ask({"wait": process})["code"]
 
-    def train(self, folder, *arguments, code=0, at=None):
+    def train(self, folder, *arguments, code=0, **options):
         """Run train.py to its end, and return what it printed."""
-        return self.finish(self.start(folder, *arguments, at=at), folder, code)
+        return self.finish(self.start(folder, *arguments, **options), folder, code)
 
-    def refusal(self, folder, *arguments, code=2):
+    def refusal(self, folder, *arguments, code=2, **options):
         """Return the one line that a wrong command of train.py prints."""
-        printed = self.train(folder, *arguments, code=code)
+        printed = self.train(folder, *arguments, code=code, **options)
         lines = [line for line in printed.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1 and "Traceback" not in printed, printed
         return lines[0]
@@ -105,12 +107,13 @@ def _serve():
         print(json.dumps(answer), flush=True)
 
 
-def _become(start, cwd, output, at):
+def _become(start, cwd, output, variables, at):
     """Be the command, and end as it does."""
     code = 1
     try:
         os.setpgid(0, 0)
         os.chdir(cwd)
+        os.environ.update(variables)
         for number, file in ((0, os.devnull), (1, output), (2, output)):
             flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND
             opened = os.open(file, flags, 0o644)

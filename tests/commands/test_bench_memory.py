@@ -53,7 +53,7 @@ def test_what_is_there_is_not_measured_again_and_what_does_not_fit_is_recorded(o
     ended = start("--networks", USUAL, "vim", "--passes", "training", "--out", out, "--most-gb", "0.01")
     assert ended.returncode == 0, ended.stderr
     *kept, vim = json.loads(out.read_text())["points"]
-    assert kept == before and vim["network"] == "vim" and vim["missing"] == "out of memory"
+    assert kept == before and vim["network"] == "vim" and vim["missing"].startswith("out of memory")  # or killed by it
     assert "out of memory" in ended.stdout
 
 

@@ -73,10 +73,10 @@ def test_a_compiler_without_openmp_is_told(tmp_path):
 
 @pytest.mark.skipif(not NVCC, reason="no nvcc")
 def test_cuda_is_compiled_and_linked_for_the_architectures_asked_for(tmp_path):
-    said, _ = install(tmp_path, TORCH_CUDA_ARCH_LIST="7.5;9.0;12.1")
+    said, _ = install(tmp_path, TORCH_CUDA_ARCH_LIST="7.5;12.1")
     assert "cpu: available" in said
     (library,) = (tmp_path / "installed/selective_scan").glob("_cuda*.so")
-    assert set(re.findall(rb"sm_(\d+)", library.read_bytes())) == {b"90", b"121"}
+    assert set(re.findall(rb"sm_(\d+)", library.read_bytes())) == {b"121"}
     # It loads, and fails for no other reason than a missing or another device.
     assert re.search("cuda: (available|not available: (PyTorch finds no CUDA device|.*TORCH_CUDA_ARCH_LIST))", said)
 
@@ -90,5 +90,5 @@ def test_cuda_is_compiled_and_linked_for_the_architectures_asked_for(tmp_path):
     ],
 )
 def test_an_unknown_architecture_is_told(listed, reason, tmp_path):
-    said, _ = install(tmp_path, TORCH_CUDA_ARCH_LIST=listed)
+    said, _ = install(tmp_path, TORCH_CUDA_ARCH_LIST=listed, CXX="/nowhere/c++")
     assert f"cuda: not available: {reason}" in said

@@ -173,7 +173,7 @@ def test_the_checkpoint_has_the_published_layout(trained):
     assert torch.load(folder / "epoch_2.bin", weights_only=True)["epoch"] == 2
 
 
-def test_a_killed_run_resumes_to_the_same_weights_in_the_same_mlflow_run(trained, environment):
+def test_a_killed_run_resumes_to_the_same_weights_in_the_same_mlflow_run(trained, forks, work, environment):
     whole, _ = trained
     folder = environment["cwd"] / "runs" / "killed"
     process, latest = start_and_wait_for_a_checkpoint(environment, folder, "epochs=3", "checkpoint_frequency=2")
@@ -181,7 +181,7 @@ def test_a_killed_run_resumes_to_the_same_weights_in_the_same_mlflow_run(trained
     process.communicate()
     stopped = read_checkpoint(latest)
     assert stopped.epoch < 3
-    printed = train(environment, "--resume", latest).stdout
+    printed = forks.train(work, "--resume", latest)
     assert f"epoch {stopped.epoch + 1}/3" in printed and "epoch 1/3" not in printed
     resumed, uninterrupted = read_checkpoint(latest), read_checkpoint(whole / "latest_epoch.bin")
     for name, value in uninterrupted.model.items():
@@ -387,12 +387,11 @@ def test_a_start_that_fails_leaves_nothing(forks, tmp_path, arguments):
 @pytest.mark.parametrize(
     "variables", [{"SELECTIVE_SCAN_IMPLEMENTATION": "absent"}, {"MLFLOW_TRACKING_URI": "nosuch://store"}]
 )
-def test_a_start_in_a_wrong_environment_leaves_nothing(environment, tmp_path, variables):
-    there = {"cwd": tmp_path, "env": {**environment["env"], **variables}, "text": True}
+def test_a_start_in_a_wrong_environment_leaves_nothing(forks, tmp_path, variables):
     (tmp_path / "notes").mkdir()
     for folder in ("runs/new", "notes"):
-        refusal(there, "--config", S_CONFIG, "-c", folder, *SMALL)
-        assert list(tmp_path.rglob("*")) == [tmp_path / "notes"]
+        forks.refusal(tmp_path, "--config", S_CONFIG, "-c", folder, *SMALL, variables=variables)
+        assert set(tmp_path.rglob("*")) == {tmp_path / "notes", tmp_path / "output"}
 
 
 def test_a_resumption_or_evaluation_that_fails_leaves_a_run_as_it_was(trained, forks, work):
@@ -424,19 +423,19 @@ def test_a_checkpoint_that_may_not_be_read_is_named_as_such(trained, monkeypatch
         read_checkpoint(trained[0] / "latest_epoch.bin")
 
 
-def test_events_that_cannot_be_written_end_the_mlflow_run_too(environment):
+def test_events_that_cannot_be_written_end_the_mlflow_run_too(forks, work, environment):
     import mlflow
 
     (environment["cwd"] / "runs" / "blocked").mkdir(parents=True)
     (environment["cwd"] / "runs" / "blocked" / "events").write_text("a file")
-    line = refusal(environment, "--config", S_CONFIG, "-c", "runs/blocked", "experiment=Blocked", *SMALL)
+    line = forks.refusal(work, "--config", S_CONFIG, "-c", "runs/blocked", "experiment=Blocked", *SMALL)
     assert "runs/blocked/events: tensorboardX cannot write there" in line and "--no-tensorboard" in line
     client = mlflow.MlflowClient(f"sqlite:///{environment['cwd'] / 'mlruns' / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("Blocked").experiment_id])
     assert run.info.status == "FAILED"
 
 
-def test_an_unusable_mlflow_store_is_named(environment):
-    changed = {**environment, "env": {**environment["env"], "MLFLOW_TRACKING_URI": "nosuch://store"}}
-    line = refusal(changed, "--config", S_CONFIG, "-c", "runs/store", *SMALL)
+def test_an_unusable_mlflow_store_is_named(forks, work):
+    variables = {"MLFLOW_TRACKING_URI": "nosuch://store"}
+    line = forks.refusal(work, "--config", S_CONFIG, "-c", "runs/store", *SMALL, variables=variables)
     assert "nosuch://store" in line and "--no-mlflow" in line

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from conftest import ROOT, is_drawn
-from test_train import environment, train  # noqa: F401
+from test_train import environment, work  # noqa: F401
 
 from lib.engine.checkpoint import LATEST
 from lib.model.weights import read_checkpoint
@@ -25,10 +25,10 @@ def data(environment):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def keypoints(environment, data):  # noqa: F811
+def keypoints(forks, work, data):  # noqa: F811
     """The folder of a network trained for keypoints, and what the training printed."""
-    config, folder = CONFIGS / "MambaPose_nano_2d.yaml", environment["cwd"] / "runs" / "2d"
-    return folder, train(environment, "--config", config, "-c", folder, *data, *SMALL, *QUIET).stdout
+    config, folder = CONFIGS / "MambaPose_nano_2d.yaml", work / "runs" / "2d"
+    return folder, forks.train(work, "--config", config, "-c", folder, *data, *SMALL, *QUIET)
 
 
 def test_keypoints_are_learned_scored_and_drawn(forks, data, keypoints):

@@ -14,6 +14,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from commands_here import run_here
 from conftest import ROOT
 from test_video_io import cut, make_video
 
@@ -26,7 +27,6 @@ from lib.video import lift_video
 from lib.video.export.arrays import read_npz
 from lib.video.export.results import write_data
 from lib.video.io.source import VideoSource
-from vis import main
 
 SAMPLE = ROOT / "demo" / "video" / "sample_video.mp4"
 
@@ -35,23 +35,24 @@ def command(*arguments):
     return [sys.executable, str(ROOT / "vis.py"), *map(str, arguments)]
 
 
-def vis(folder, *arguments, code=0):
+def vis_apart(folder, *arguments, code=0):
+    """A run in a process of its own."""
     result = subprocess.run(command(*arguments), capture_output=True, text=True, cwd=folder, timeout=500)
     assert result.returncode == code, result.stdout + result.stderr
     return result
 
 
+def vis(folder, *arguments, code=0):
+    """A run in this process, which has the libraries loaded."""
+    result = run_here("vis", *arguments, folder=folder)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
 def refusal(folder, *arguments):
-    """The line that a wrong command says, in this process, which has the libraries loaded."""
-    here = os.getcwd()
-    os.chdir(folder)
-    try:
-        with pytest.raises(UserError) as error:
-            main(list(map(str, arguments)))
-    finally:
-        os.chdir(here)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    """The line that a wrong command says."""
+    (line,) = vis(folder, *arguments, code=2).stderr.splitlines()
+    return line
 
 
 def part(path, first, last, size=(640, 360), columns=slice(None)):
@@ -74,7 +75,7 @@ def part(path, first, last, size=(640, 360), columns=slice(None)):
 def sample(tmp_path_factory):
     """The folder of results of the shipped video, and what was printed."""
     work = tmp_path_factory.mktemp("sample")
-    result = vis(work, "--video", "sample_video.mp4")
+    result = vis_apart(work, "--video", "sample_video.mp4")
     return work / "demo" / "output" / "sample_video", result
 
 
@@ -368,7 +369,7 @@ def test_bad_input_is_refused(tmp_path, arguments, message):
 
 
 def test_a_refusal_is_one_line_in_the_terminal(tmp_path):
-    result = vis(tmp_path, "--video", "nothing.mp4", code=2)
+    result = vis_apart(tmp_path, "--video", "nothing.mp4", code=2)
     assert re.fullmatch(r"error: nothing.mp4: no such file, here or in .*\n", result.stderr) and result.stdout == ""
 
 
@@ -378,15 +379,25 @@ def test_a_model_of_the_detector_that_is_none(tmp_path):
     assert "model.onnx: is no ONNX model or is damaged" in message
 
 
-@pytest.mark.parametrize("package", ["av", "trackers", "onnxruntime"])
-def test_a_missing_package_is_named(tmp_path, package):
-    hide = f"import sys; sys.modules[{package!r}] = None; sys.path.insert(0, {str(ROOT)!r}); import vis; "
-    code = hide + f"from lib.cli import run; run(lambda: vis.main(['--video', {str(SAMPLE)!r}, '-o', 'out']))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 2 and "Traceback" not in result.stderr
-    assert (
-        f"needs the package {package}, which is not installed: pip install -r requirements-video.txt" in result.stderr
-    )
+def test_a_missing_package_is_named(tmp_path):
+    hide = f"""if True:
+        import sys
+        sys.path.insert(0, {str(ROOT)!r})
+        import vis
+        from lib.cli import run
+        for package in ("av", "trackers", "onnxruntime"):
+            sys.modules[package] = None
+            try:
+                run(lambda: vis.main(["--video", {str(SAMPLE)!r}, "-o", "out"]))
+            except SystemExit as end:
+                print(end.code)
+            del sys.modules[package]
+    """
+    result = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert result.stdout.split() == ["2"] * 3
+    for package, line in zip(("av", "trackers", "onnxruntime"), result.stderr.splitlines(), strict=True):
+        needed = f"needs the package {package}, which is not installed: pip install -r requirements-video.txt"
+        assert line.startswith("error: ") and needed in line
 
 
 def test_weights_are_what_the_checkpoint_had(tmp_path):

@@ -1,11 +1,10 @@
 """What commands print when they cannot go on: advice names only what each of them has."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
+from commands_here import run_here
 from conftest import ROOT
 
 from lib.cli import run
@@ -41,5 +40,5 @@ def test_advice_names_options_and_keys_that_the_command_has(path):
     assert not keys or 'metavar="key=value"' in source
     assert options | keys or not words
     if options:
-        helped = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=True).stdout
-        assert options <= set(re.findall(r"--[\w-]+", helped))
+        helped = run_here(".".join(path.relative_to(ROOT).with_suffix("").parts), "--help")
+        assert helped.returncode == 0 and options <= set(re.findall(r"--[\w-]+", helped.stdout))

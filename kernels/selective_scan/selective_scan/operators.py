@@ -15,6 +15,8 @@ from selective_scan import chunked, cpu, cuda, native
 from selective_scan.directions import Direction
 
 COMPILED = {"cpu": cpu, "cuda": cuda}
+_LIBRARY = torch.library.Library("selective_scan", "FRAGMENT")
+_TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
 
 
 def no_autocast(device):
@@ -24,13 +26,24 @@ def no_autocast(device):
     return torch.autocast(device.type, enabled=False)
 
 
-def _full_precision(function):
-    @functools.wraps(function)  # its signature is the operator's
-    def wrapped(first, *arguments):
+def _operator(function):
+    """Return the operator that a function with annotated arguments becomes, under its name; it runs without autocast.
+
+    `torch.library.custom_op` does the same but loads the compiler at the first call, two seconds of every command.
+    """
+
+    def in_full_precision(first, *arguments):
         with no_autocast(first.device):
             return function(first, *arguments)
 
-    return wrapped
+    name = function.__name__
+    _LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()), tags=_TAGS)
+    _LIBRARY.impl(name, in_full_precision, "CompositeExplicitAutograd")
+    return getattr(torch.ops.selective_scan, name).default
+
+
+def _refuse_second_derivative(ctx, *_):
+    raise RuntimeError("selective_scan: there is no autograd formula for gradients of gradients")
 
 
 # ---- The plain scan: (batch, K * channels, L), channels first ----
@@ -46,8 +59,7 @@ def _scan_sizes(u, A, B):
     return u.shape[0], u.shape[2], B.shape[1], u.shape[1] // B.shape[1], A.shape[1]
 
 
-@torch.library.custom_op("selective_scan::scan", mutates_args=())
-@_full_precision
+@_operator
 def scan(
     u: Tensor,
     delta: Tensor,
@@ -70,13 +82,12 @@ def scan(
     return y, saved_states
 
 
-@scan.register_fake
+@torch.library.register_fake(scan)
 def _(u, delta, A, B, C, D, delta_bias, delta_softplus, implementation, keep):
     return u.new_empty(u.shape), _new_saved_states(u, implementation, keep, *_scan_sizes(u, A, B))
 
 
-@torch.library.custom_op("selective_scan::scan_backward", mutates_args=())
-@_full_precision
+@_operator
 def scan_backward(
     dy: Tensor,
     saved_states: Tensor,
@@ -114,7 +125,7 @@ def scan_backward(
     ]
 
 
-@scan_backward.register_fake
+@torch.library.register_fake(scan_backward)
 def _(dy, saved_states, u, delta, A, B, C, D, delta_bias, delta_softplus, implementation):
     return [t.new_empty(t.shape) for t in (u, delta, A, B, C, D, delta_bias) if t is not None]
 
@@ -133,7 +144,8 @@ def _differentiate_scan(ctx, dy, _):
     return *(next(gradients) if present else None for present in ctx.present), None, None, None
 
 
-scan.register_autograd(_differentiate_scan, setup_context=_keep_arguments)
+torch.library.register_autograd(scan_backward, _refuse_second_derivative)
+torch.library.register_autograd(scan, _differentiate_scan, setup_context=_keep_arguments)
 
 
 def _total(pieces):
@@ -179,8 +191,7 @@ def _on_device(numbers, device):
 # ---- The cross-scan: (batch, frames, joints, channels), channels last; compiled forms only ----
 
 
-@torch.library.custom_op("selective_scan::cross_scan", mutates_args=())
-@_full_precision
+@_operator
 def cross_scan(
     u: Tensor,
     x_proj_weight: Tensor,
@@ -200,7 +211,7 @@ def cross_scan(
     return y.view(u.shape).to(u.dtype), saved_states
 
 
-@cross_scan.register_fake
+@torch.library.register_fake(cross_scan)
 def _(
     u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners, exact_limbs, implementation, keep
 ):
@@ -209,8 +220,7 @@ def _(
     return u.new_empty(u.shape), _new_saved_states(u, implementation, keep, *sizes)
 
 
-@torch.library.custom_op("selective_scan::cross_scan_backward", mutates_args=())
-@_full_precision
+@_operator
 def cross_scan_backward(
     dy: Tensor,
     saved_states: Tensor,
@@ -262,7 +272,7 @@ def cross_scan_backward(
     return [g.to(t.dtype) for g, t in zip(gradients, (u, *weights))]
 
 
-@cross_scan_backward.register_fake
+@torch.library.register_fake(cross_scan_backward)
 def _(dy, saved_states, u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, *_):
     return [t.new_empty(t.shape) for t in (u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D)]
 
@@ -279,7 +289,8 @@ def _differentiate_cross_scan(ctx, dy, _):
     return *cross_scan_backward(dy, saved_states, *tensors, *ctx.options), None, None, None, None, None
 
 
-cross_scan.register_autograd(_differentiate_cross_scan, setup_context=_keep_cross_arguments)
+torch.library.register_autograd(cross_scan_backward, _refuse_second_derivative)
+torch.library.register_autograd(cross_scan, _differentiate_cross_scan, setup_context=_keep_cross_arguments)
 
 
 def _cross_problem(u, x_proj_weight, dt_projs_weight, dt_projs_bias, A, D, directions, limb_partners):

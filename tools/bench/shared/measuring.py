@@ -119,7 +119,7 @@ def _failing_without_memory():
     try:
         yield
     except BrokenProcessPool:
-        raise Failed("its process was killed, as systems do when memory runs out") from None
+        raise Failed("out of memory, it seems: its process was killed") from None
     except (torch.OutOfMemoryError, MemoryError):
         raise Failed("out of memory") from None
     except RuntimeError as error:
