@@ -11,7 +11,7 @@ from torch import nn
 from lib.config import Config, load_config
 from lib.errors import UserError
 from lib.model.inference import infer
-from lib.model.registry import MODELS, model_of
+from lib.model.registry import MODELS, model_of, model_with
 from lib.model.weights import Checkpoint, read_weights
 from lib.yaml_files import read_yaml
 
@@ -47,9 +47,10 @@ def open_model(path, config_file=None, overrides=(), device="cpu"):
 def config_of(checkpoint, config_file=None, overrides=()):
     """Return the `Config` that a `Checkpoint`'s model is built and run with; see `open_model`."""
     recorded = checkpoint.config
-    size = size_of(checkpoint, _backbone(recorded, config_file, overrides))
+    backbone = _backbone(checkpoint, config_file, overrides)
+    size = size_of(checkpoint, backbone)
     whole_clips = {"clip_len": size["maxlen"]} if "maxlen" in size else {}
-    base = {**whole_clips, **size, **({} if config_file else recorded)}
+    base = {"backbone": backbone, **whole_clips, **size, **({} if config_file else recorded)}
     config = load_config(config_file, overrides, base, checkpoint.path)
     refuse_another_size(config, checkpoint)
     given = {override.partition("=")[0] for override in overrides}
@@ -57,11 +58,12 @@ def config_of(checkpoint, config_file=None, overrides=()):
     return config.model_copy(update=own)
 
 
-def _backbone(recorded, config_file, overrides):
-    """Return the model that is named last by the record, the config file and the overrides; PoseMamba if none is."""
-    named = [recorded, (read_yaml(config_file) if config_file else None) or {}]
+def _backbone(checkpoint, config_file, overrides):
+    """Return the model that is named last by the record, the config file and the overrides; if none is, by parameters."""
+    named = [checkpoint.config, (read_yaml(config_file) if config_file else None) or {}]
     named += [{"backbone": value} for key, _, value in (o.partition("=") for o in overrides) if key == "backbone"]
-    return [names["backbone"] for names in ({"backbone": "PoseMamba"}, *named) if "backbone" in names][-1]
+    names = [given["backbone"] for given in named if "backbone" in given]
+    return names[-1] if names else model_with(checkpoint.model) or "PoseMamba"
 
 
 def size_of(checkpoint, backbone):
@@ -74,7 +76,9 @@ def size_of(checkpoint, backbone):
         return model_of(backbone).config_of(checkpoint.model)
     except (KeyError, ValueError, IndexError) as error:
         lacks = f" (it lacks {error.args[0]!r})" if isinstance(error, KeyError) else ""
-        raise UserError(f"{checkpoint.path}: is not a {backbone} checkpoint{lacks}") from error
+        found = model_with(checkpoint.model)
+        other = f"; it is one of backbone: {found}" if found not in (None, backbone) else ""
+        raise UserError(f"{checkpoint.path}: is not a {backbone} checkpoint{lacks}{other}") from error
 
 
 def parts_to_begin(config, checkpoint):
