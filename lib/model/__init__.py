@@ -5,6 +5,7 @@ from importlib import import_module
 _MODULES = {
     "PoseMamba": "posemamba",
     "DSTformer": "dstformer",
+    "MotionAGFormer": "motionagformer.network",
     "MambaPose": "mambapose.network",
     "open_model": "opening",
 }

@@ -6,6 +6,7 @@ model (such as the scan order, which no shape tells), what a given config file s
 
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from lib.config import Config, load_config
@@ -17,14 +18,21 @@ from lib.yaml_files import read_yaml
 
 
 class Opened(NamedTuple):
-    """A trained model in evaluation mode; called with x (B, F, J, C) it averages over the mirror image, if `flip_test`."""
+    """A trained model in evaluation mode; called with x (B, F, J, C) it averages over the mirror image, if `flip_test`.
+
+    A model that takes clips of one length alone says so by its attribute `frames`: shorter ones stand still in the end.
+    """
 
     model: nn.Module
     config: Config
     checkpoint: Checkpoint
 
     def __call__(self, x):
-        return infer(self.model, x, self.config)
+        frames = x.shape[1]
+        missing = getattr(self.model, "frames", 0) - frames
+        if missing > 0:
+            x = torch.cat([x, x[:, -1:].expand(-1, missing, -1, -1)], dim=1)
+        return infer(self.model, x, self.config)[:, :frames]
 
 
 def open_model(path, config_file=None, overrides=(), device="cpu"):

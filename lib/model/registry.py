@@ -72,6 +72,11 @@ MODELS = {
         variations=tuple({"scan": order} for order in DISTINCT_ORDERS),
     ),
     "DSTformer": Entry("lib.model.dstformer", _OF_ATTENTION, "blocks_st."),
+    "MotionAGFormer": Entry(
+        "lib.model.motionagformer.network",
+        {**_OF_ATTENTION, "neighbour_num": Key(Annotated[int, Field(ge=1)], 2)},
+        "layers.0.att_spatial.",
+    ),
     "MambaPose": Entry(
         "lib.model.mambapose.entry",
         {
