@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from lib.errors import UserError
+
 _SPLIT = {  # where the three projections of (B, F, J, 3 H C) go: N sequences of tokens that see each other
     "spatial": "b f j (qkv h c) -> qkv (b f) h j c",
     "temporal": "b f j (qkv h c) -> qkv (b j) h f c",
@@ -20,12 +22,15 @@ class Attention(nn.Module):
         mode: "spatial", over the joints of each frame, or "temporal", over the frames of each joint.
         qk_scale: factor of the products of queries and keys; None: 1 / sqrt(channels of a head).
         attn_drop, proj_drop: dropout of attention weights, and of the result.
+
+    Raises:
+        UserError: the channels cannot be shared out among so many heads.
     """
 
     def __init__(self, dim, num_heads, mode, qkv_bias=False, qk_scale=None, attn_drop=0.0, proj_drop=0.0):
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"num_heads: {num_heads}: the {dim} channels cannot be shared out among so many heads")
+            raise UserError(f"num_heads: {num_heads}: the {dim} channels cannot be shared out among so many heads")
         self.num_heads, self.mode, self.scale, self.attn_drop = num_heads, mode, qk_scale, attn_drop
         self.proj = nn.Linear(dim, dim)  # before qkv, as published: a saved optimiser knows parameters by their number
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import nn
 
 from lib.body.skeleton import LIMBS
+from lib.errors import UserError
 
 _ONE_WAY = ((0, 4), (8, 11), (8, 14))  # limbs whose first joint does not see the second in the published graph
 _SPLIT = {"spatial": "b f j c -> (b f) j c", "temporal": "b f j c -> (b j) f c"}
@@ -23,11 +24,12 @@ class GCN(nn.Module):
         mode: "spatial", over the joints of each frame, along limbs, or "temporal", over the frames of each joint.
         neighbour_num: of a frame, those most similar to it.
         use_temporal_similarity: frames see their neighbours; else they see the `temporal_connection_len` after them.
+
+    Raises:
+        UserError: a clip has fewer frames than neighbours are asked for.
     """
 
-    def __init__(
-        self, dim, num_nodes, mode, neighbour_num=4, use_temporal_similarity=True, temporal_connection_len=1
-    ):
+    def __init__(self, dim, num_nodes, mode, neighbour_num=4, use_temporal_similarity=True, temporal_connection_len=1):
         super().__init__()
         self.mode, self.neighbour_num = mode, neighbour_num
         self.U = nn.Linear(dim, dim)
@@ -41,7 +43,7 @@ class GCN(nn.Module):
         elif not use_temporal_similarity:
             fixed = _normalised(torch.ones(num_nodes, num_nodes).triu().tril(temporal_connection_len))
         elif neighbour_num > num_nodes:
-            raise ValueError(f"neighbour_num: {neighbour_num} is more than the {num_nodes} frames of a clip")
+            raise UserError(f"neighbour_num: {neighbour_num} is more than the {num_nodes} frames of a clip")
         self.register_buffer("fixed", fixed, persistent=False)
 
     def forward(self, x):

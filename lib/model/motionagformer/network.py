@@ -93,9 +93,7 @@ class MotionAGFormer(nn.Module):
 
         merge = "cat" if hierarchical else "fuse" if use_adaptive_fusion else "mean"
         fusion = partial(Fusion, dim) if use_adaptive_fusion else lambda: None
-        self.layers = nn.Sequential(
-            *(MotionAGFormerBlock(attention, graph, fusion(), merge) for _ in range(n_layers))
-        )
+        self.layers = nn.Sequential(*(MotionAGFormerBlock(attention, graph, fusion(), merge) for _ in range(n_layers)))
         self.rep_logit = nn.Sequential(OrderedDict(fc=nn.Linear(dim_feat, dim_rep), act=nn.Tanh()))
         self.head = nn.Linear(dim_rep, dim_out)
 
