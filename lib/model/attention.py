@@ -44,18 +44,18 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(rearrange(y, _JOIN[self.mode], b=len(x))))
 
 
-class Fusion(nn.Linear):
-    """Mean of two streams of C channels, weighted for each token by a softmax of a linear function of both.
+def fusion(dim):
+    """Return the linear layer that weighs two streams of `dim` channels in `fused`; it begins with their plain mean."""
+    layer = nn.Linear(2 * dim, 2)
+    nn.init.zeros_(layer.weight)
+    nn.init.constant_(layer.bias, 0.5)
+    return layer
 
-    Begins as the plain mean (MotionBERT, arXiv 2210.06551, section 3.2; MotionAGFormer, arXiv 2310.16288, section 3.2).
+
+def fused(layer, first, second):
+    """Return the mean (..., C) of two streams (..., C), weighted for each token by a softmax of what `layer` makes of both.
+
+    MotionBERT, arXiv 2210.06551, section 3.2; MotionAGFormer, arXiv 2310.16288, section 3.2.
     """
-
-    def __init__(self, dim):
-        super().__init__(2 * dim, 2)
-        nn.init.zeros_(self.weight)
-        nn.init.constant_(self.bias, 0.5)
-
-    def fuse(self, first, second):
-        """Return (..., C) of two streams (..., C)."""
-        of_first, of_second = self(torch.cat([first, second], dim=-1)).softmax(dim=-1).split(1, dim=-1)
-        return of_first * first + of_second * second
+    of_first, of_second = layer(torch.cat([first, second], dim=-1)).softmax(dim=-1).split(1, dim=-1)
+    return of_first * first + of_second * second

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from lib.model.attention import Attention, Fusion
+from lib.model.attention import Attention, fused, fusion
 from lib.model.keypoints import example, refuse_wrong_keypoints
 from lib.model.mlp import Mlp
 from lib.model.stochastic_depth import add_branch, rates_of_blocks
@@ -35,7 +35,7 @@ class DSTformer(nn.Module):
         drop_path_rate: stochastic depth of the last pair; earlier ones grow linearly from 0. Whole clips go without a
             branch; published are frames.
         norm_layer: of all norms; published configs build networks with LayerNorm of eps 1e-6.
-        att_fuse: weigh the streams by `lib.model.attention.Fusion`; else take their mean.
+        att_fuse: weigh the streams by `lib.model.attention.fused`; else take their mean.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class DSTformer(nn.Module):
         for embedding in (self.temp_embed, self.pos_embed):
             nn.init.trunc_normal_(embedding, std=0.02)
         self.apply(_initialise)
-        self.ts_attn = nn.ModuleList(Fusion(dim_feat) for _ in range(depth)) if att_fuse else None
+        self.ts_attn = nn.ModuleList(fusion(dim_feat) for _ in range(depth)) if att_fuse else None
 
     def forward(self, x, return_rep=False):
         """Return poses (B, F, J, dim_out) of x (B, F, J, dim_in), normalised keypoints with F <= maxlen.
@@ -93,7 +93,7 @@ class DSTformer(nn.Module):
         x = self.pos_drop(self.joints_embed(x) + self.pos_embed + self.temp_embed[:, : x.shape[1]])
         for i, (st, ts) in enumerate(zip(self.blocks_st, self.blocks_ts)):
             streams = st(x), ts(x)
-            x = self.ts_attn[i].fuse(*streams) if self.ts_attn else sum(streams) / 2
+            x = fused(self.ts_attn[i], *streams) if self.ts_attn else (streams[0] + streams[1]) / 2
         x = self.pre_logits(self.norm(x))
         return x if return_rep else self.head(x)
 

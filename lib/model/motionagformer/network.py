@@ -1,13 +1,12 @@
 """MotionAGFormer in the registry of models: blocks of attention beside blocks of graph convolutions."""
 
 from collections import OrderedDict
-from functools import partial
 
 import torch
 from torch import nn
 
 from lib.errors import UserError
-from lib.model.attention import Attention, Fusion
+from lib.model.attention import Attention, fused, fusion
 from lib.model.keypoints import example, refuse_wrong_keypoints
 from lib.model.mlp import Mlp
 from lib.model.motionagformer.convolution import MultiScaleTCN
@@ -33,7 +32,7 @@ class MotionAGFormer(nn.Module):
         attn_drop, drop: dropout of attention weights; of attention's results and in MLPs.
         drop_path: stochastic depth of all blocks.
         use_layer_scale, layer_scale_init_value: weigh each channel of a branch, at first by this.
-        use_adaptive_fusion: weigh the streams by `lib.model.attention.Fusion`; else take their mean.
+        use_adaptive_fusion: weigh the streams by `lib.model.attention.fused`; else take their mean.
         qkv_scale: of `lib.model.attention.Attention`, there `qk_scale`.
         hierarchical: each stream sees half of the channels, graphs see attention's result too; nothing is fused.
         use_temporal_similarity, temporal_connection_len, neighbour_num: of `lib.model.motionagformer.graph.GCN`.
@@ -92,8 +91,12 @@ class MotionAGFormer(nn.Module):
             return AGFormerBlock(dim, mixer, mlp, drop_path, layer_scale_init_value if use_layer_scale else None)
 
         merge = "cat" if hierarchical else "fuse" if use_adaptive_fusion else "mean"
-        fusion = partial(Fusion, dim) if use_adaptive_fusion else lambda: None
-        self.layers = nn.Sequential(*(MotionAGFormerBlock(attention, graph, fusion(), merge) for _ in range(n_layers)))
+        self.layers = nn.Sequential(
+            *(
+                MotionAGFormerBlock(attention, graph, fusion(dim) if use_adaptive_fusion else None, merge)
+                for _ in range(n_layers)
+            )
+        )
         self.rep_logit = nn.Sequential(OrderedDict(fc=nn.Linear(dim_feat, dim_rep), act=nn.Tanh()))
         self.head = nn.Linear(dim_rep, dim_out)
 
@@ -117,7 +120,7 @@ class MotionAGFormerBlock(nn.Module):
 
     Args:
         attention, graph: functions that build the blocks of a mode.
-        fusion: a `Fusion` or None.
+        fusion: of `lib.model.attention.fusion`, or None.
         merge: "fuse", "mean", or "cat": streams of half of the channels, the second sees the first's result.
     """
 
@@ -137,7 +140,7 @@ class MotionAGFormerBlock(nn.Module):
         second = self.graph_temporal(self.graph_spatial(second))
         if self.merge == "cat":
             return torch.cat([first, second], dim=-1)
-        return self.fusion.fuse(first, second) if self.merge == "fuse" else (first + second) / 2
+        return fused(self.fusion, first, second) if self.merge == "fuse" else (first + second) / 2
 
 
 class AGFormerBlock(nn.Module):
