@@ -1,6 +1,7 @@
 """DSTformer and MotionAGFormer through train.py and vis.py, by their recipes: trained, scored, resumed, lifted with, refused."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -60,6 +61,23 @@ def test_training_goes_on_where_it_was(trained):
     shared().train(folder.parent, "--resume", parts, *QUIET, "epochs=3")
     once, twice = (read_checkpoint(run / "latest_epoch.bin").model for run in (whole, parts))
     assert once.keys() == twice.keys() and all(torch.equal(once[name], twice[name]) for name in once)
+
+
+def test_processes_score_what_is_kept(tmp_path):
+    """Each gathers statistics of norms from its own clips; those of the first are in the checkpoint."""
+    recipe = ROOT / "configs/pose3d/MotionAGFormer_train_h36m_XS.yaml"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", ROOT / "train.py"]
+    write_published("MotionAGFormer", tmp_path / "released.bin")  # whose graphs weigh more than those of a new network
+    size = ["maxlen=81", "clip_len=81", "data_stride=27", "dim_feat=16", "dim_rep=40", "depth=1", "learning_rate=0.01"]
+    tuned = ["finetune=True", "-p", ".", "-ms", "released.bin", "epochs=1", "batch_size=7"]
+    options = ["--config", recipe, "-c", "run", *DATA, *size, *tuned, *QUIET]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+    trained = subprocess.run([*launcher, *options], cwd=tmp_path, capture_output=True, text=True, env=variables)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    alone = read_checkpoint(tmp_path / "run/latest_epoch.bin").history[0]["test/mpjpe"]
+    shared().train(tmp_path, "-e", "run/latest_epoch.bin", *QUIET)
+    scores = json.loads((tmp_path / "run/evaluation/scores.json").read_text())
+    assert scores["MotionAGFormer"]["mpjpe"] == pytest.approx(alone, rel=1e-5)
 
 
 @pytest.mark.parametrize("model", PEERS)
