@@ -205,16 +205,15 @@ def floor_of(size, positions, products, device, results):
 def print_results(title, sizes, peers):
     header = ["model", "forward ms", "x fused", "training ms", "x fused", "training / forward"]
     header += [f"training peak MB, batch {MEMORY_BATCH}", "x fused"]
+    *_, found = sizes.values()
     rows = []
     for name, result in rows_of(sizes, peers).items():
         steps = [result[step] for step in benchmark.PASSES]
         times = [c for step in steps for c in benchmark.figures(step, "median_seconds", "ratio", 1e3, ".1f")]
         memory = benchmark.figures(steps[1], "peak_bytes", "peak_ratio", 1e-6, ".1f")
         rows.append([name, *times, f"{result['training_over_forward']:.2f}", *memory])
-    print(title)
-    print(*benchmark.table(header, rows), sep="\n")
-    of_scans = next(iter(sizes.values()))["implementations"]
-    print(*benchmark.missing_lines(of_scans), *benchmark.missing_lines(peers), sep="\n")
+    missing = [line for results in (found["implementations"], peers) for line in benchmark.missing_lines(results)]
+    print(title, *benchmark.table(header, rows), *missing, sep="\n")
     for size, found in sizes.items():
         floor = found["floor"]
         products = median(floor["matrix_products_seconds"]) * 1e3
