@@ -60,7 +60,7 @@ class Shared(BaseModel):
     dim_feat: Count = 64
     mlp_ratio: float = Field(2, gt=0)
     depth: Count = 10
-    att_fuse: bool = True  # of DSTformer; published configs carry it, PoseMamba has no use for it
+    att_fuse: bool = True  # DSTformer weighs its streams; published configs of PoseMamba carry the key too
 
     # Data
     dataset: str = "h36m"  # how dt_file is laid out and scored

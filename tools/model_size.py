@@ -1,7 +1,7 @@
-"""Count parameters and multiply-accumulates of PoseMamba and MambaPose: all of them, and as published.
+"""Count parameters and multiply-accumulates of PoseMamba, MambaPose and PoseMamba's peers: all of them, and as published.
 
 The published counts are those of a profiler that sees only Linear, Conv and norm layers: bare parameters
-(`x_proj_weight`, `dt_projs_*`, `A_logs`, `Ds`, position embeddings) and the scans are not in them.
+(`x_proj_weight`, `dt_projs_*`, `A_logs`, `Ds`, position embeddings), scans, attention and graphs are not in them.
 
 python tools/model_size.py
 """
@@ -14,6 +14,7 @@ from lib.threads import spin_briefly
 
 spin_briefly()  # before PyTorch is loaded
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -23,6 +24,7 @@ from lib.config import load_config
 from lib.model.facts import macs_of, parameters_of
 from lib.model.mambapose.sizes import SIZES
 from lib.model.registry import build_model, model_of
+from tools.peers import RECIPES, recipe_of
 
 SEEN_BY_PROFILERS = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm)
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pose3d"
@@ -32,6 +34,7 @@ def main():
     Parser(description=__doc__.splitlines()[0]).parse()
     print_table("PoseMamba", map(of_posemamba, "SBL"))
     print_table("MambaPose, 256 x 192 px", map(of_mambapose, SIZES))
+    print_table("peers: clips of 243 frames, MotionAGFormer-XS 27, -S 81", map(of_peer, RECIPES))
 
 
 def print_table(title, rows):
@@ -51,13 +54,19 @@ def of_mambapose(size):
     return row(size, load_config(overrides=["backbone=MambaPose", f"size={size}", "streams=rgb"]))
 
 
+def of_peer(peer):
+    config = recipe_of(peer)
+    with torch.device("meta"):  # shapes are enough to count
+        return row(peer, config)
+
+
 def row(name, config):
     model = build_model(config).eval()
-    modules, scans = macs_of(model, model_of(config.backbone).example(config))
+    modules, others = macs_of(model, model_of(config.backbone).example(config))
     seen = sum(
         p.numel() for m in model.modules() if isinstance(m, SEEN_BY_PROFILERS) for p in m.parameters(recurse=False)
     )
-    macs = (f"{count / 1e9:.1f}" for count in (modules + scans, modules))
+    macs = (f"{count / 1e9:.1f}" for count in (modules + others, modules))
     return name, f"{parameters_of(model):,}", f"{seen:,}", *macs
 
 

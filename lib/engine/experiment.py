@@ -25,8 +25,9 @@ from lib.errors import UserError
 from lib.eval import plots
 from lib.files import atomic_path, cannot_write, only_one
 from lib.model.facts import parameters_of
-from lib.model.opening import config_of, parts_to_begin, refuse_another_size
+from lib.model.opening import config_of, parts_to_begin, refuse_another_size, size_of
 from lib.model.registry import MODELS, build_model
+from lib.model.scan_layer import ScanLayer
 from lib.model.weights import read_checkpoint, read_weights
 from lib.task import open_tasks
 
@@ -128,8 +129,9 @@ def evaluate_checkpoint(options):
     with ExitStack() as running:
         runtime = running.enter_context(Runtime(config))
         started = running.enter_context(_log_of_start(folder / "evaluation.log", runtime.is_main))
+        told = size_of(checkpoint, config.backbone)
         for key in MODELS[config.backbone].keys:
-            log.info("%s: %s (%s)", key, getattr(config, key), _origin(key, config, checkpoint))
+            log.info("%s: %s (%s)", key, getattr(config, key), _origin(key, config, checkpoint, told))
         dataset, model = _build(config, checkpoint, runtime)
         facts = {**_facts(config, model, runtime), "evaluated": str(path)}
         run = running.enter_context(_recorder(folder, config, options, runtime))
@@ -198,12 +200,15 @@ def _recorder(folder, config, options, runtime, resume=None):
     return Run(folder, config.experiment, options.mlflow and records, options.tensorboard and records, run_id)
 
 
-def _origin(key, config, checkpoint):
+def _origin(key, config, checkpoint, told):
+    """Return where a key is from; told: {key: value} that the shapes of the checkpoint's tensors tell."""
     recorded = checkpoint.config.get(key)
     if recorded:
         return (
             "recorded in the checkpoint" if recorded == getattr(config, key) else f"the checkpoint records {recorded}"
         )
+    if key in told:
+        return "read from the shapes of its tensors"
     others = " or ".join(order for order in ("v2_plus_poselimbs", "v2") if order != getattr(config, key))
     return "the checkpoint does not record it" + (f"; to switch: scan={others}" if key == "scan" else "")
 
@@ -257,24 +262,35 @@ def _facts(config, model, runtime):
     parameters = parameters_of(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = runtime.device
-    scan = default_implementation(device.type)
-    if scan not in IMPLEMENTATIONS or why_unavailable(scan, device.type):
-        raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {scan!r} is not available; see: python -m selective_scan")
+    scans = {"selective_scan": _scan_on(device)} if any(isinstance(part, ScanLayer) for part in model.modules()) else {}
     found = environment(device)
     where = f"{device} ({found['gpu']}, CUDA {found['cuda']})" if "gpu" in found else str(device)
-    log.info("%s: %s parameters, on %s, selective scan: %s", config.backbone, f"{parameters:,}", where, scan)
+    by = "".join(f", selective scan: {scan}" for scan in scans.values())
+    log.info("%s: %s parameters, on %s%s", config.backbone, f"{parameters:,}", where, by)
     if trained < parameters:
         log.info("partial_train: %s of the parameters are trained", f"{trained:,}")
-    if scan != device.type and device.type in IMPLEMENTATIONS and (reason := why_unavailable(device.type)):
-        log.warning("the selective scan is slow: its form for %s is not available: %s", device.type, reason)
     return {
         **config.model_dump(),
         "parameters": parameters,
         "trained_parameters": trained,
-        "selective_scan": scan,
+        **scans,
         "processes": runtime.world_size,
         **found,
     }
+
+
+def _scan_on(device):
+    """Return the implementation of the selective scan on a device; warn if it is a slow one.
+
+    Raises:
+        UserError: the environment asks for one that is not available.
+    """
+    scan = default_implementation(device.type)
+    if scan not in IMPLEMENTATIONS or why_unavailable(scan, device.type):
+        raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {scan!r} is not available; see: python -m selective_scan")
+    if scan != device.type and device.type in IMPLEMENTATIONS and (reason := why_unavailable(device.type)):
+        log.warning("the selective scan is slow: its form for %s is not available: %s", device.type, reason)
+    return scan
 
 
 def _report(model, task, config, runtime, folder, run, step, after_batch=lambda: None):

@@ -6,7 +6,7 @@ import torch
 
 from lib.errors import UserError
 
-_BLOCKS = ("STEblocks", "TTEblocks")
+_BLOCKS = ("STEblocks.", "TTEblocks.", "blocks_st.", "blocks_ts.", "layers.")
 
 
 def adamw(parameters, config):

@@ -90,6 +90,12 @@ class Runtime:
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
+    def share_buffers(self, model):
+        """Give all processes process 0's buffers: statistics of norms, say, which each has from its own clips."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
     def unsynchronised(self, model):
         """Return a context in which gradients are gathered without being averaged over processes."""
         return model.no_sync() if self.world_size > 1 else nullcontext()

@@ -258,6 +258,7 @@ def predict(model, task, runtime, after_batch=lambda: None):
     All processes call it and take their share of each batch; the others return their own clips alone.
     """
     model.eval()
+    runtime.share_buffers(model)
     loader = task.loaders("test", **runtime.sharing())
     forward = runtime.cast(model)
     found = None

@@ -2,7 +2,13 @@
 
 from importlib import import_module
 
-_MODULES = {"PoseMamba": "posemamba", "MambaPose": "mambapose.network", "open_model": "opening"}
+_MODULES = {
+    "PoseMamba": "posemamba",
+    "DSTformer": "dstformer",
+    "MotionAGFormer": "motionagformer.network",
+    "MambaPose": "mambapose.network",
+    "open_model": "opening",
+}
 
 __all__ = list(_MODULES)
 

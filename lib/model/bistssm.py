@@ -7,6 +7,7 @@ from einops import rearrange
 from selective_scan import cross_scan
 from torch import nn
 
+from lib.model.mlp import Mlp
 from lib.model.recompute import recomputed
 from lib.model.scan_layer import ScanLayer
 from lib.model.scan_orders import LIMB_GRADIENTS, LIMB_PARTNER, SCAN_ORDERS
@@ -75,15 +76,3 @@ class BiSTSSMBlock(nn.Module):
 
     def _feed_forward(self, x):
         return recomputed(lambda x: self.mlp(self.norm2(x)), x)
-
-
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between them, over the last axis; parameters are named as timm's."""
-
-    def __init__(self, dim, hidden):
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, x):
-        return self.fc2(F.gelu(self.fc1(x)))

@@ -6,6 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib.model.scan_layer import STATE_SIZE
 
+_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which PyTorch's counter leaves out
+_PRODUCTS = (_ATTENTION, torch.ops.aten.bmm)
 _SCANS = (torch.ops.selective_scan.cross_scan, torch.ops.selective_scan.scan)
 
 
@@ -15,16 +17,21 @@ def parameters_of(model):
 
 
 def macs_of(model, inputs):
-    """Return the multiply-accumulates of model(*inputs): of matrix products and convolutions, and of scans.
+    """Return the multiply-accumulates of model(*inputs): of layers, and of scans and of products of activations.
 
     A scan of a channel costs 3 for every state and step, and 1 for the skip weight; a cross-scan also its projections.
     """
-    counts = {_SCANS[0]: _cross_scan_flops, _SCANS[1]: _scan_flops}
+    counts = {_SCANS[0]: _cross_scan_flops, _SCANS[1]: _scan_flops, _ATTENTION: _attention_flops}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=counts) as counter:
         model(*inputs)
     flops = counter.get_flop_counts()["Global"]
-    scans = sum(flops.get(scan, 0) for scan in _SCANS)
-    return (sum(flops.values()) - scans) // 2, scans // 2
+    between = sum(flops.get(operator, 0) for operator in (*_SCANS, *_PRODUCTS))
+    return (sum(flops.values()) - between) // 2, between // 2
+
+
+def _attention_flops(q, k, v, *_, **__):
+    batch, heads, length, channels = q
+    return 2 * batch * heads * length * k[-2] * (channels + v[-1])
 
 
 def _cross_scan_flops(u, x_proj_weight, dt_projs_weight, *_, **__):

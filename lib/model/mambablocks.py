@@ -2,7 +2,8 @@
 
 from selective_scan import why_unavailable
 
-from lib.model.bistssm import BiSTSSM, BiSTSSMBlock, Mlp
+from lib.model.bistssm import BiSTSSM, BiSTSSMBlock
+from lib.model.mlp import Mlp
 
 __all__ = ["BiSTSSM", "BiSTSSMBlock", "Mlp"]
 

@@ -6,25 +6,33 @@ model (such as the scan order, which no shape tells), what a given config file s
 
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from lib.config import Config, load_config
 from lib.errors import UserError
 from lib.model.inference import infer
-from lib.model.registry import MODELS, model_of
+from lib.model.registry import MODELS, model_of, model_with
 from lib.model.weights import Checkpoint, read_weights
 from lib.yaml_files import read_yaml
 
 
 class Opened(NamedTuple):
-    """A trained model in evaluation mode; called with x (B, F, J, C) it averages over the mirror image, if `flip_test`."""
+    """A trained model in evaluation mode; called with x (B, F, J, C) it averages over the mirror image, if `flip_test`.
+
+    A model that takes clips of one length alone says so by its attribute `frames`: shorter ones stand still in the end.
+    """
 
     model: nn.Module
     config: Config
     checkpoint: Checkpoint
 
     def __call__(self, x):
-        return infer(self.model, x, self.config)
+        frames = x.shape[1]
+        missing = getattr(self.model, "frames", 0) - frames
+        if missing > 0:
+            x = torch.cat([x, x[:, -1:].expand(-1, missing, -1, -1)], dim=1)
+        return infer(self.model, x, self.config)[:, :frames]
 
 
 def open_model(path, config_file=None, overrides=(), device="cpu"):
@@ -47,9 +55,10 @@ def open_model(path, config_file=None, overrides=(), device="cpu"):
 def config_of(checkpoint, config_file=None, overrides=()):
     """Return the `Config` that a `Checkpoint`'s model is built and run with; see `open_model`."""
     recorded = checkpoint.config
-    size = size_of(checkpoint, _backbone(recorded, config_file, overrides))
+    backbone = _backbone(checkpoint, config_file, overrides)
+    size = size_of(checkpoint, backbone)
     whole_clips = {"clip_len": size["maxlen"]} if "maxlen" in size else {}
-    base = {**whole_clips, **size, **({} if config_file else recorded)}
+    base = {"backbone": backbone, **whole_clips, **size, **({} if config_file else recorded)}
     config = load_config(config_file, overrides, base, checkpoint.path)
     refuse_another_size(config, checkpoint)
     given = {override.partition("=")[0] for override in overrides}
@@ -57,11 +66,12 @@ def config_of(checkpoint, config_file=None, overrides=()):
     return config.model_copy(update=own)
 
 
-def _backbone(recorded, config_file, overrides):
-    """Return the model that is named last by the record, the config file and the overrides; PoseMamba if none is."""
-    named = [recorded, (read_yaml(config_file) if config_file else None) or {}]
+def _backbone(checkpoint, config_file, overrides):
+    """Return the model that is named last by the record, the config file and the overrides; if none is, by parameters."""
+    named = [checkpoint.config, (read_yaml(config_file) if config_file else None) or {}]
     named += [{"backbone": value} for key, _, value in (o.partition("=") for o in overrides) if key == "backbone"]
-    return [names["backbone"] for names in ({"backbone": "PoseMamba"}, *named) if "backbone" in names][-1]
+    names = [given["backbone"] for given in named if "backbone" in given]
+    return names[-1] if names else model_with(checkpoint.model) or "PoseMamba"
 
 
 def size_of(checkpoint, backbone):
@@ -74,7 +84,9 @@ def size_of(checkpoint, backbone):
         return model_of(backbone).config_of(checkpoint.model)
     except (KeyError, ValueError, IndexError) as error:
         lacks = f" (it lacks {error.args[0]!r})" if isinstance(error, KeyError) else ""
-        raise UserError(f"{checkpoint.path}: is not a {backbone} checkpoint{lacks}") from error
+        found = model_with(checkpoint.model)
+        other = f"; it is one of backbone: {found}" if found not in (None, backbone) else ""
+        raise UserError(f"{checkpoint.path}: is not a {backbone} checkpoint{lacks}{other}") from error
 
 
 def parts_to_begin(config, checkpoint):

@@ -6,6 +6,9 @@ import torch
 from torch import nn
 
 from lib.model.bistssm import BiSTSSMBlock
+from lib.model.keypoints import example, refuse_wrong_keypoints
+
+__all__ = ["PoseMamba", "build", "config_of", "example"]
 
 
 class PoseMamba(nn.Module):
@@ -70,7 +73,12 @@ class PoseMamba(nn.Module):
         Raises:
             ValueError: x has another shape than the model was built for.
         """
-        self._check_input(x)
+        refuse_wrong_keypoints(
+            x,
+            frames=self.Temporal_pos_embed.shape[1],
+            joints=self.Spatial_pos_embed.shape[1],
+            channels=self.Spatial_patch_to_embedding.in_features,
+        )
         x = self.pos_drop(self.Spatial_patch_to_embedding(x) + self.Spatial_pos_embed)
         for i, (spatial, temporal) in enumerate(zip(self.STEblocks, self.TTEblocks)):
             x = self.Spatial_norm(spatial(x))
@@ -78,13 +86,6 @@ class PoseMamba(nn.Module):
                 x = self.pos_drop(x + self.Temporal_pos_embed[:, : x.shape[1], None])
             x = self.Temporal_norm(temporal(x))
         return self.head(x)
-
-    def _check_input(self, x):
-        frames = self.Temporal_pos_embed.shape[1]
-        joints = self.Spatial_pos_embed.shape[1]
-        channels = self.Spatial_patch_to_embedding.in_features
-        if x.dim() != 4 or x.shape[2:] != (joints, channels) or not 0 < x.shape[1] <= frames:
-            raise ValueError(f"x: expected (B, F, {joints}, {channels}) with 1 <= F <= {frames}, got {tuple(x.shape)}")
 
 
 def build(config):
@@ -119,8 +120,3 @@ def config_of(parameters):
         "num_joints": parameters["Spatial_pos_embed"].shape[1],
         "no_conf": embedding.shape[1] == 2,
     }
-
-
-def example(config, batch=1):
-    """Return an input (batch, maxlen, J, C) of zeros, in a tuple."""
-    return (torch.zeros(batch, config.maxlen, config.num_joints, config.in_chans),)

@@ -30,12 +30,13 @@ class Key(NamedTuple):
 class Entry(NamedTuple):
     """Entry of the registry.
 
-    module: the model's; keys: {name: `Key`}, beside those that models share; task: what it is for, of `lib.task.TASKS`;
-    variations: what an ablation compares, {key: value} each.
+    module: the model's; keys: {name: `Key`}, beside those that models share; mark: how names of parameters begin that no
+    other model has; task: what it is for, of `lib.task.TASKS`; variations: what an ablation compares, {key: value} each.
     """
 
     module: str
     keys: dict
+    mark: str
     task: str = "lifting"
     variations: tuple = ()
 
@@ -44,6 +45,11 @@ class Entry(NamedTuple):
 
 
 Crop = Annotated[list[Annotated[int, Field(ge=16, multiple_of=16)]], Field(min_length=2, max_length=2)]
+
+_OF_ATTENTION = {  # keys of every lifting model of attention blocks
+    "dim_rep": Key(Annotated[int, Field(ge=1)], 512),
+    "num_heads": Key(Annotated[int, Field(ge=1)], 8),
+}
 
 _OF_IMAGE_POSE = {  # keys of every model of this task
     "size": Key(str, "small", tuple(mambapose.SIZES)),
@@ -62,7 +68,14 @@ MODELS = {
             "scan": Key(str, "v2_plus_poselimbs", tuple(SCAN_ORDERS)),
             "limb_gradient": Key(str, "straight_through", LIMB_GRADIENTS),
         },
+        "STEblocks.",
         variations=tuple({"scan": order} for order in DISTINCT_ORDERS),
+    ),
+    "DSTformer": Entry("lib.model.dstformer", _OF_ATTENTION, "blocks_st."),
+    "MotionAGFormer": Entry(
+        "lib.model.motionagformer.network",
+        {**_OF_ATTENTION, "neighbour_num": Key(Annotated[int, Field(ge=1)], 2)},
+        "layers.0.att_spatial.",
     ),
     "MambaPose": Entry(
         "lib.model.mambapose.entry",
@@ -72,12 +85,14 @@ MODELS = {
             "encoder": Key(str, "two_stage", mambapose.ENCODERS),
             "frames": Key(Annotated[int, Field(ge=1)], 1),
         },
+        "heatmaps.",
         task="image_pose",
         variations=(*({"streams": streams} for streams in mambapose.STREAM_SETS), {"encoder": "vim"}),
     ),
     "ViTPose": Entry(
         "lib.model.vitpose.entry",
         {**_OF_IMAGE_POSE, "attention": Key(str, "sdpa", vitpose.ATTENTIONS)},
+        "backbone.layernorm.",
         task="image_pose",
     ),
 }
@@ -92,6 +107,12 @@ def model_of(name):
     if name not in MODELS:
         raise UserError(f"backbone: {unknown(name, MODELS)}")
     return MODELS[name].load()
+
+
+def model_with(parameters):
+    """Return the name of the model whose parameters {name: tensor} these seem to be, by their names; None: none's."""
+    marks = {entry.mark: model for model, entry in MODELS.items()}
+    return next((model for mark, model in marks.items() if any(name.startswith(mark) for name in parameters)), None)
 
 
 def build_model(config):

@@ -29,7 +29,10 @@ def start(tool, *arguments):
 def folder(tmp_path_factory):
     """Where both benchmarks have written their results."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    for process in [start(tool, *TINY, "--out", folder) for tool in ("scan.py", "model.py")]:
+    for process in [
+        start("scan.py", *TINY, "--out", folder),
+        start("model.py", *TINY, "--peers", "MotionAGFormer-XS", "--out", folder),
+    ]:
         printed, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
         assert "floor" in printed and "fused" in printed and "copies" in printed
@@ -90,6 +93,14 @@ def test_model(folder):
     scans = floor["scans"] * floor["one_scan"]["seconds"]
     assert floor["seconds"] == pytest.approx(scans + statistics.median(floor["matrix_products_seconds"]))
     assert floor["times_floor"] == found["fused"]["forward"]["median_seconds"] / floor["seconds"]
+
+
+def test_a_peer_beside_it(folder):
+    (peer,) = read(folder / "model.json")["peers"].values()
+    assert peer["frames"] == 27 and not peer["missing"]
+    assert len(peer["forward"]["seconds"]) == 1 and peer["training"]["peak_bytes"] > 0
+    ratio = peer["training"]["median_seconds"] / peer["forward"]["median_seconds"]
+    assert peer["training_over_forward"] == ratio
 
 
 @pytest.mark.parametrize("name", ["scan.png", "model.png"])

@@ -393,8 +393,10 @@ def test_parameters_of_other_models_are_refused(tmp_path):
     with pytest.raises(UserError, match="posemamba.bin: is not a MambaPose checkpoint"):
         open_model(tmp_path / "posemamba.bin", overrides=["backbone=MambaPose"])
     torch.save({"model_pos": network().state_dict()}, tmp_path / "mambapose.bin")
-    with pytest.raises(UserError, match="mambapose.bin: is not a PoseMamba checkpoint"):
-        open_model(tmp_path / "mambapose.bin")
+    with pytest.raises(
+        UserError, match="mambapose.bin: is not a PoseMamba checkpoint .*; it is one of backbone: MambaPose"
+    ):
+        open_model(tmp_path / "mambapose.bin", overrides=["backbone=PoseMamba"])
 
 
 def test_multiply_accumulates_of_a_block():

@@ -1,6 +1,7 @@
 """Measure time and peak memory of whole PoseMamba models, forward and training step, by every implementation of the scan.
 
 python tools/bench/model.py --sizes S B L
+python tools/bench/model.py --implementations fused --peers MotionBERT MotionAGFormer-S
 """
 
 import sys
@@ -21,8 +22,10 @@ import torch
 
 from lib.cli import Parser, run
 from lib.model import PoseMamba, bistssm
+from lib.model.registry import build_model
 from lib.model.scan_layer import STATE_SIZE
 from tools.bench import shared as benchmark
+from tools.peers import RECIPES, recipe_of
 
 MATRIX_PRODUCTS = "matrix products"
 MEMORY_BATCH = 4  # clips, as the published recipe trains on
@@ -32,13 +35,23 @@ DROP_PATH = 0.2  # stochastic depth of the published recipe, for times; memory i
 def parse():
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=benchmark.SIZES, default=["S"], help="default: S")
+    parser.add_argument(
+        "--peers", nargs="+", choices=RECIPES, metavar="NAME", default=[],
+        help=f"other networks, on clips of their own length: {', '.join(RECIPES)} (default: none)",
+    )  # fmt: skip
     benchmark.add_options(parser)
     return parser.parse()
 
 
 @contextmanager
 def scanned_by(implementation):
-    """Make every model compute its cross-scans with an `Implementation`, and save its activations if that does."""
+    """Make every model compute its cross-scans with an `Implementation`, and save its activations if that does.
+
+    None: of a peer, which has no scans.
+    """
+    if implementation is None:
+        yield
+        return
     usual = bistssm.cross_scan, bistssm.recomputed
     bistssm.cross_scan = implementation.function
     if not implementation.recomputes:
@@ -69,6 +82,14 @@ def training_step(model, implementation, clips, numbers):
 def forward_pass(model, implementation, clips):
     with scanned_by(implementation), torch.no_grad():
         return model(clips)
+
+
+def build_peer(peer, device):
+    """Return a peer without stochastic depth, and a function: how many clips -> clips of its own length."""
+    torch.manual_seed(0)
+    config = recipe_of(peer)
+    shape = config.maxlen, config.num_joints, config.in_chans
+    return build_model(config).to(device), lambda count: torch.randn(count, *shape, device=device)
 
 
 def matrix_products(size, positions, device):
@@ -103,6 +124,35 @@ def peak(name, size, options):
     training_step(model, implementation, clips[:1, :3], count())  # warm-up: loads libraries, starts threads
     model.zero_grad(set_to_none=True)
     return {"training": benchmark.peak_growth(partial(training_step, model, implementation, clips, count()), device)}
+
+
+def peak_of_peer(peer, options):
+    """Return {"training": bytes} as `peak` does."""
+    device = benchmark.device_of(options)
+    model, clips = build_peer(peer, device)
+    training_step(model, None, clips(1), count())
+    model.zero_grad(set_to_none=True)
+    step = partial(training_step, model, None, clips(MEMORY_BATCH), count())
+    return {"training": benchmark.peak_growth(step, device)}
+
+
+def measure_peers(options, device):
+    """Return {name: {"frames", "missing", and of each pass as of `benchmark.summary`}} of the peers asked for."""
+    memory, failed = benchmark.measure_memory(options.peers, device, peak_of_peer, options, doing="peers: memory")
+    calls: dict = {}
+    for peer in memory:
+        trained, clips = build_peer(peer, device)
+        evaluated = deepcopy(trained).eval()
+        calls[peer, "forward"] = partial(forward_pass, evaluated, None, clips(options.batch))
+        calls[peer, "training"] = partial(training_step, trained, None, clips(options.batch), count())
+    seconds = benchmark.time_in_turn(calls, options.repeats, device)
+    measured = benchmark.summary(seconds, memory)
+    for steps in measured.values():
+        steps["training_over_forward"] = steps["training"]["median_seconds"] / steps["forward"]["median_seconds"]
+    return {
+        peer: {"frames": recipe_of(peer).maxlen, "missing": failed.get(peer, ""), **measured.get(peer, {})}
+        for peer in options.peers
+    }
 
 
 def measure(size, options, device):
@@ -152,19 +202,18 @@ def floor_of(size, positions, products, device, results):
     }
 
 
-def print_results(title, sizes):
+def print_results(title, sizes, peers):
     header = ["model", "forward ms", "x fused", "training ms", "x fused", "training / forward"]
     header += [f"training peak MB, batch {MEMORY_BATCH}", "x fused"]
+    *_, found = sizes.values()
     rows = []
-    for size, found in sizes.items():
-        for name, result in found["implementations"].items():
-            if not result["missing"]:
-                steps = [result[step] for step in benchmark.PASSES]
-                times = [c for step in steps for c in benchmark.figures(step, "median_seconds", "ratio", 1e3, ".1f")]
-                memory = benchmark.figures(steps[1], "peak_bytes", "peak_ratio", 1e-6, ".1f")
-                rows.append([f"{size} {name}", *times, f"{result['training_over_forward']:.2f}", *memory])
-    print(title)
-    print(*benchmark.table(header, rows), *benchmark.missing_lines(found["implementations"]), sep="\n")
+    for name, result in rows_of(sizes, peers).items():
+        steps = [result[step] for step in benchmark.PASSES]
+        times = [c for step in steps for c in benchmark.figures(step, "median_seconds", "ratio", 1e3, ".1f")]
+        memory = benchmark.figures(steps[1], "peak_bytes", "peak_ratio", 1e-6, ".1f")
+        rows.append([name, *times, f"{result['training_over_forward']:.2f}", *memory])
+    missing = [line for results in (found["implementations"], peers) for line in benchmark.missing_lines(results)]
+    print(title, *benchmark.table(header, rows), *missing, sep="\n")
     for size, found in sizes.items():
         floor = found["floor"]
         products = median(floor["matrix_products_seconds"]) * 1e3
@@ -174,11 +223,16 @@ def print_results(title, sizes):
             print(f"{size}: fused forward takes {floor['times_floor']:.2f} times the floor")
 
 
-def draw_results(path, title, sizes):
-    rows, marks = {}, []
-    for size, found in sizes.items():
-        rows |= {f"{size} {n}": result for n, result in found["implementations"].items() if not result["missing"]}
-        marks.append((f"{size} {benchmark.REFERENCE}", found["floor"]["seconds"] * 1e3))
+def rows_of(sizes, peers):
+    """Return {name of a row: what was measured} of all that could be."""
+    found = {f"{size} {name}": of for size, result in sizes.items() for name, of in result["implementations"].items()}
+    found |= {f"{peer}, {of['frames']} frames": of for peer, of in peers.items()}
+    return {name: of for name, of in found.items() if not of["missing"]}
+
+
+def draw_results(path, title, sizes, peers):
+    rows = rows_of(sizes, peers)
+    marks = [(f"{size} {benchmark.REFERENCE}", found["floor"]["seconds"] * 1e3) for size, found in sizes.items()]
     marks = [(row, floor) for row, floor in marks if row in rows]
     steps = benchmark.PASSES
     time = benchmark.panel("time, ms (ratio to fused)", rows, steps, "median_seconds", "ratio", 1e3, marks)
@@ -192,12 +246,13 @@ def main():
     device = benchmark.device_of(options)
     out = options.out or Path("benchmarks", device.type)
     sizes = {size: measure(size, options, device) for size in options.sizes}
+    peers = measure_peers(options, device) if options.peers else {}
     machine = benchmark.machine(device)
-    found = {"machine": machine, "options": benchmark.options_of(options, device), "sizes": sizes}
+    found = {"machine": machine, "options": benchmark.options_of(options, device), "sizes": sizes, "peers": peers}
     benchmark.write_json(out / "model.json", found | {"memory_batch": MEMORY_BATCH, "drop_path": DROP_PATH})
     title = f"PoseMamba, {benchmark.conditions(options, machine)}, float32, drop_path {DROP_PATH}"
-    draw_results(out / "model.png", title, sizes)
-    print_results(title, sizes)
+    draw_results(out / "model.png", title, sizes, peers)
+    print_results(title, sizes, peers)
     print(f"written: {out / 'model.json'}, {out / 'model.png'}")
 
 

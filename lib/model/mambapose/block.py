@@ -7,7 +7,8 @@ from einops import rearrange
 from selective_scan import cross_scan
 from torch import nn
 
-from lib.model.bistssm import DIRECTIONS, Mlp
+from lib.model.bistssm import DIRECTIONS
+from lib.model.mlp import Mlp
 from lib.model.recompute import recomputed, recomputed_in_slices, slices_for
 from lib.model.scan_layer import ScanLayer
 from lib.model.scan_orders import SCAN_ORDERS

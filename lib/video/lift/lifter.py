@@ -12,6 +12,7 @@ from lib.errors import UserError
 from lib.files import PROJECT
 from lib.model.device import choose_device
 from lib.model.opening import open_model
+from lib.model.registry import MODELS
 from lib.video.track.gaps import BLOCK
 
 WEIGHTS = PROJECT / "demo" / "posemamba_wild.safetensors"
@@ -35,6 +36,8 @@ def open_lifter(weights=WEIGHTS, config=None, clip_len=None, pixel=False, device
     """
     device = choose_device(device)
     opened = open_model(weights, config, device=device)
+    if MODELS[opened.config.backbone].task != "lifting":
+        raise UserError(f"{weights}: is a {opened.config.backbone}, which sees images, not keypoints")
     clip_len = opened.config.clip_len if clip_len is None else clip_len
     if clip_len > opened.config.maxlen:
         raise UserError(f"clip_len: {clip_len}: the network takes 1 to {opened.config.maxlen} frames")

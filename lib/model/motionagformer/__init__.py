@@ -1,0 +1,1 @@
+"""MotionAGFormer (arXiv 2310.16288): a peer that PoseMamba is measured against."""
