@@ -8,19 +8,16 @@ import argparse
 
 from lib.cli import Parser, positive_number, run
 from lib.errors import needing
+from lib.video.detection import DETECTORS
 
 
 def main(arguments=None):
-    with needing("vis.py", "requirements-video.txt"):
-        from lib.video.demo import lift_to_folder
-        from lib.video.detection import DETECTORS
-        from lib.video.pipeline import WEIGHTS
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--video", metavar="FILE", default="sample_video.mp4", help="a path, a name in demo/video, or a camera: 0"
     )
     parser.add_argument("-o", "--out_path", metavar="DIR", help="default: demo/output/NAME")
-    parser.add_argument("-e", "--evaluate", metavar="FILE", help=f"checkpoint (default: {WEIGHTS})")
+    parser.add_argument("-e", "--evaluate", metavar="FILE", help="checkpoint (default: the one that ships)")
     parser.add_argument("--config", metavar="FILE", help="its YAML config, where it holds none")
     parser.add_argument("--gpu", metavar="N", help="number of the GPU (default: the first, else the CPU)")
     parser.add_argument("--clip_len", type=int, metavar="N", help="frames of a window (default: the config's)")
@@ -53,7 +50,10 @@ def main(arguments=None):
     )
     parser.add_argument("--focal", type=positive_number, metavar="PX", help="focal length (default: of 54 degrees)")
     parser.add_argument("--audio", action="store_true", help="keep the video's sound")
-    lift_to_folder(parser.parse(arguments))
+    options = parser.parse(arguments)
+    with needing("vis.py", "requirements-video.txt"):  # after parsing: --help need not load PyTorch
+        from lib.video.demo import lift_to_folder
+    lift_to_folder(options)
 
 
 if __name__ == "__main__":
