@@ -21,7 +21,7 @@ from lib.engine.resuming import newest_checkpoint, put_in_front, refuse_other_ke
 from lib.engine.runtime import Runtime
 from lib.engine.state import new_state
 from lib.engine.trainer import Trainer, predict
-from lib.errors import UserError
+from lib.errors import UserError, unknown
 from lib.eval import plots
 from lib.files import atomic_path, cannot_write, only_one
 from lib.model.facts import parameters_of
@@ -258,8 +258,10 @@ def _facts(config, model, runtime):
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = runtime.device
     scan = default_implementation(device.type)
-    if scan not in IMPLEMENTATIONS or why_unavailable(scan, device.type):
-        raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {scan!r} is not available; see: python -m selective_scan")
+    if scan not in IMPLEMENTATIONS:
+        raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {unknown(scan, IMPLEMENTATIONS)}")
+    if reason := why_unavailable(scan, device.type):
+        raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {scan!r} is not available: {reason}")
     found = environment(device)
     where = f"{device} ({found['gpu']}, CUDA {found['cuda']})" if "gpu" in found else str(device)
     log.info("%s: %s parameters, on %s, selective scan: %s", config.backbone, f"{parameters:,}", where, scan)
