@@ -4,12 +4,17 @@
 CUDA major version (CUDA_HOME names another toolkit). A library that cannot be built is left out: the package works without it,
 and `_build.json` holds the reason, which `python -m selective_scan` prints.
 
+SELECTIVE_SCAN_MARCH names the CPUs that `_cpu` is for: "native" (default), this machine's; "portable", all, with
+`_cpu_avx2` and `_cpu_avx512` beside it on x86_64, of which `selective_scan/cpu.py` takes what the CPU has; or a value of the
+compiler's -march. `_build.json` holds the CPU features that each needs, so that none is loaded where it cannot run.
+
 TORCH_CUDA_ARCH_LIST ("9.0;12.1") names the GPU architectures. Without it: those of the GPUs present; where there is
 none, all that nvcc knows from 8.0 on.
 """
 
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -22,13 +27,33 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 PACKAGE = Path(__file__).resolve().parent / "selective_scan"
-SOURCES = {"cpu": PACKAGE / "csrc/scan_cpu.cpp", "cuda": PACKAGE / "csrc/scan_cuda.cu"}
+CPU_SOURCE, CUDA_SOURCE = PACKAGE / "csrc/scan_cpu.cpp", PACKAGE / "csrc/scan_cuda.cu"
 OLDEST_ARCHITECTURE = 80
+
+MARCH = os.environ.get("SELECTIVE_SCAN_MARCH") or "native"
+PORTABLE = {  # by machine: the -march of each library
+    "x86_64": {"cpu": "x86-64", "cpu_avx2": "x86-64-v3", "cpu_avx512": "x86-64-v4"},
+    "aarch64": {"cpu": "armv8-a"},
+}
+CPU_FORMS = PORTABLE.get(platform.machine(), {"cpu": ""}) if MARCH == "portable" else {"cpu": MARCH}
+SOURCES = {**dict.fromkeys(CPU_FORMS, CPU_SOURCE), "cuda": CUDA_SOURCE}
+
+# What compilers predefine for the instructions that they may choose by themselves, by the name that Linux has for these.
+FEATURES = {
+    **{f"__{n}__": n.lower() for n in "SSSE3 SSE4_1 SSE4_2 POPCNT MOVBE F16C FMA AVX AVX2 BMI2 ADX GFNI".split()},
+    **{f"__AVX512{n}__": f"avx512{n.lower()}" for n in "F CD BW DQ VL ER PF IFMA VBMI".split()},
+    **{f"__AVX512{n}__": f"avx512_{n.lower()}" for n in "VBMI2 VNNI BITALG VPOPCNTDQ BF16 FP16".split()},
+    **{"__SSE3__": "pni", "__BMI__": "bmi1", "__LZCNT__": "abm", "__AVXVNNI__": "avx_vnni"},
+    **{"__FMA4__": "fma4", "__XOP__": "xop", "__TBM__": "tbm", "__APX_F__": "apx"},
+    **{f"__ARM_FEATURE_{n}": n.lower() for n in "SVE SVE2 BF16".split()},
+    **{"__ARM_FEATURE_ATOMICS": "atomics", "__ARM_FEATURE_FP16_VECTOR_ARITHMETIC": "asimdhp"},
+    **{"__ARM_FEATURE_QRDMX": "asimdrdm", "__ARM_FEATURE_DOTPROD": "asimddp", "__ARM_FEATURE_MATMUL_INT8": "i8mm"},
+    **{"__ARM_FEATURE_JCVT": "jscvt", "__ARM_FEATURE_COMPLEX": "fcma", "__ARM_FEATURE_RCPC": "lrcpc"},
+}
 
 # -ffast-math is left out on purpose: the kernel needs none of it to vectorise, it would drop NaNs, and linked
 # into a library it makes the whole process flush denormals.
 CPU_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi")
-CPU_CHOICES = (("-march=native", "-mcpu=native"), ("-fopenmp",))  # of each the first that the compiler takes, if any
 
 
 class CannotBuild(Exception):
@@ -39,18 +64,23 @@ class BuildScans(build_ext):
     def build_extensions(self):
         folder = Path(self.build_temp).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        reasons, targets, rules = {}, {}, []
+        reasons, needs, targets, rules = {}, {}, {}, []
         places = {Path(self.get_ext_fullpath(ext.name)).resolve().parent for ext in self.extensions}
         if self.inplace or getattr(self, "editable_mode", False):
             places.add(PACKAGE)
+        for name in (*PORTABLE["x86_64"], "cuda"):  # also those of another SELECTIVE_SCAN_MARCH
+            for place in places:
+                (place / Path(self.get_ext_filename(f"selective_scan._{name}")).name).unlink(missing_ok=True)
         for ext in self.extensions:
-            name = ext.name.rpartition("_")[2]
+            name = ext.name.removeprefix("selective_scan._")
             target = Path(self.get_ext_fullpath(ext.name)).resolve()
             target.parent.mkdir(parents=True, exist_ok=True)
-            for place in places:
-                (place / target.name).unlink(missing_ok=True)
             try:
-                command = {"cpu": cpu_command, "cuda": cuda_command}[name]()
+                if name in CPU_FORMS:
+                    command = cpu_command(CPU_FORMS[name])
+                    needs[name] = needed_features(command)
+                else:
+                    command = cuda_command()
             except CannotBuild as reason:
                 reasons[name] = str(reason)
             else:
@@ -65,7 +95,7 @@ class BuildScans(build_ext):
             for name, target in targets.items():
                 if not target.exists():
                     reasons[name] = "compiling failed: " + first_error(result.stdout + result.stderr)
-        report = json.dumps({"source": str(PACKAGE.parent), "reasons": reasons})
+        report = json.dumps({"source": str(PACKAGE.parent), "reasons": reasons, "needs": needs})
         for place in places:
             (place / "_build.json").write_text(report)
         for name, reason in reasons.items():
@@ -83,14 +113,23 @@ def ninja_rule(name, command, target):
     )
 
 
-def cpu_command():
+def cpu_command(march):
+    """Return the command that compiles the CPU's source; march: of -march, or "" for the compiler's own choice."""
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
     if not compiler or not accepts(compiler, ()):
         raise CannotBuild(f"no C++ compiler that works ({compiler or 'none of c++, g++, clang++ is on PATH'})")
     flags = list(CPU_FLAGS)
-    for choice in CPU_CHOICES:
-        flags += [flag for flag in choice if accepts(compiler, (flag,))][:1]
+    known = [flag for flag in (f"-march={march}", f"-mcpu={march}") if march and accepts(compiler, (flag,))]
+    if march not in ("native", "") and not known:
+        raise CannotBuild(f"{compiler} takes no -march={march} (SELECTIVE_SCAN_MARCH is {MARCH})")
+    flags += known[:1] + ["-fopenmp"] * accepts(compiler, ("-fopenmp",))
     return " ".join([compiler, *flags, os.environ.get("CXXFLAGS", ""), "-shared"])
+
+
+def needed_features(command):
+    """Return the CPU features that what a command compiles may use, by the names of /proc/cpuinfo."""
+    macros = output([*shlex.split(command.removesuffix("-shared")), "-x", "c++", "-dM", "-E", os.devnull])
+    return sorted(FEATURES[name] for name in re.findall(r"^#define (\w+)", macros, re.MULTILINE) if name in FEATURES)
 
 
 def accepts(compiler, flags):

@@ -21,7 +21,7 @@ from lib.engine.resuming import newest_checkpoint, put_in_front, refuse_other_ke
 from lib.engine.runtime import Runtime
 from lib.engine.state import new_state
 from lib.engine.trainer import Trainer, predict
-from lib.errors import UserError
+from lib.errors import UserError, unknown
 from lib.eval import plots
 from lib.files import atomic_path, cannot_write, only_one
 from lib.model.facts import parameters_of
@@ -286,8 +286,10 @@ def _scan_on(device):
         UserError: the environment asks for one that is not available.
     """
     scan = default_implementation(device.type)
-    if scan not in IMPLEMENTATIONS or why_unavailable(scan, device.type):
-        raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {scan!r} is not available; see: python -m selective_scan")
+    if scan not in IMPLEMENTATIONS:
+        raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {unknown(scan, IMPLEMENTATIONS)}")
+    if reason := why_unavailable(scan, device.type):
+        raise UserError(f"SELECTIVE_SCAN_IMPLEMENTATION: {scan!r} is not available: {reason}")
     if scan != device.type and device.type in IMPLEMENTATIONS and (reason := why_unavailable(device.type)):
         log.warning("the selective scan is slow: its form for %s is not available: %s", device.type, reason)
     return scan

@@ -1,8 +1,9 @@
 """The shipped motion capture seen by virtual cameras."""
 
+import few_motions
 import numpy as np
 import pytest
-from conftest import ROOT
+from few_motions import MOTION
 
 from lib.body.skeleton import LIMBS
 from lib.data.convert import cmu_views as cmu
@@ -10,26 +11,10 @@ from lib.data.datasets.h36m import DataReaderH36M
 from lib.data.pickles import load_arrays
 from lib.errors import UserError
 
-MOTION = ROOT / "data" / "cmu17_large.npz"
-
 
 @pytest.fixture(scope="module")
 def few_clips(tmp_path_factory):
-    """Six clips of the shipped file in its own layout, so that a test takes no seconds."""
-    with np.load(MOTION) as motion:
-        arrays = {key: motion[key] for key in motion.files}
-    chosen = np.r_[np.flatnonzero(arrays["split"] == "train")[:4], np.flatnonzero(arrays["split"] == "test")[:2]]
-    spans = [slice(*arrays["start"][i : i + 2]) for i in chosen]
-    path = tmp_path_factory.mktemp("motion") / "few.npz"
-    np.savez(
-        path,
-        root=np.concatenate([arrays["root"][s] for s in spans]),
-        joints=np.concatenate([arrays["joints"][s] for s in spans]),
-        start=np.cumsum([0] + [s.stop - s.start for s in spans]),
-        fps=arrays["fps"],
-        **{key: arrays[key][chosen] for key in ("name", "action", "split", "subject")},
-    )
-    return path
+    return few_motions.write(tmp_path_factory.mktemp("motion") / "few.npz")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,11 @@
-"""The scans compiled for the CPU (`csrc/scan_cpu.cpp`)."""
+"""The scans compiled for the CPU (`csrc/scan_cpu.cpp`): one form, or several of which the widest that runs here is taken.
+
+SELECTIVE_SCAN_CPU_FORM names one of `FORMS` instead.
+"""
 
 import ctypes
+import functools
+import os
 
 import torch
 
@@ -21,6 +26,10 @@ _FUNCTIONS = (
 )
 
 
+FORMS = {"avx512": "cpu_avx512", "avx2": "cpu_avx2", "baseline": "cpu"}  # libraries, the widest vectors first
+FORM_VARIABLE = "SELECTIVE_SCAN_CPU_FORM"
+
+
 def why_unavailable(device=None):
     """Return the reason why there is no compiled form; "" if there is one. (All CPUs are one device.)"""
     found = _library()
@@ -29,7 +38,10 @@ def why_unavailable(device=None):
 
 def remark():
     """Return a remark for users about the form that is there; "" if there is none."""
-    return "" if _library().selective_scan_openmp() else "one thread only: its compiler took no -fopenmp"
+    built = [form for form, name in FORMS.items() if native.is_built(name)]
+    remarks = [f"the form for {_form()}, of {', '.join(built)}"] if len(built) > 1 else []
+    remarks += [] if _library().selective_scan_openmp() else ["one thread only: its compiler took no -fopenmp"]
+    return "; ".join(remarks)
 
 
 def saved_states_shape(batch, length, directions, channels, states):
@@ -65,5 +77,16 @@ def _parts(problem, groups):
     return max(1, min(blocks, -(-torch.get_num_threads() // max(1, batch * groups))))
 
 
+def _form():
+    """Return the form that is asked for, else the widest that is there and that this CPU runs for sure."""
+    told = native.cpu_features() is not None
+    sure = (f for f, name in FORMS.items() if told and native.is_built(name) and not native.missing_features(name))
+    return os.environ.get(FORM_VARIABLE) or next(sure, "baseline")
+
+
+@functools.cache
 def _library():
-    return native.library("cpu", _FUNCTIONS)
+    form = _form()
+    if form not in FORMS:
+        return f"{FORM_VARIABLE}: {form!r} is unknown; there are {', '.join(FORMS)}"
+    return native.library(FORMS[form], _FUNCTIONS)

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import importlib.machinery
 import json
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ import torch  # before a library is loaded, so that both use the OpenMP runtime 
 
 MAX_STATES = 16  # as in scan.h
 MAX_PATHS = 4
-REPORT = Path(__file__).with_name("_build.json")  # written by setup.py: why a library was not built
+REPORT = Path(__file__).with_name("_build.json")  # written by setup.py: why a library was not built, what it needs
+CPU_INFO = Path("/proc/cpuinfo")
 
 _pointer, _size = ctypes.c_void_p, ctypes.c_int64
 
@@ -137,6 +139,19 @@ def _file_of(name):
 
 
 @functools.cache
+def cpu_features():
+    """Return the features of this CPU by Linux' names; None where they are not told."""
+    found = CPU_INFO.exists() and re.search(r"^(flags|Features)\s*:(.*)", CPU_INFO.read_text(), re.MULTILINE)
+    return frozenset(found[2].split()) if found else None
+
+
+def missing_features(name):
+    """Return the CPU features that library `_<name>` needs and this CPU lacks; none where either is not known."""
+    needed, present = _report().get("needs", {}).get(name, ()), cpu_features()
+    return [] if present is None else [feature for feature in needed if feature not in present]
+
+
+@functools.cache
 def library(name, functions):
     """Return the library `_<name>` with argument types set, or the reason why there is none (str).
 
@@ -144,6 +159,11 @@ def library(name, functions):
     """
     if not is_built(name):
         return _report().get("reasons", {}).get(name) or "it was not built when the package was installed"
+    if missing := missing_features(name):
+        return (
+            f"the extension was built for another CPU, with {', '.join(missing)}, which this one lacks; "
+            f"{install_command()}"
+        )
     try:
         loaded = ctypes.CDLL(str(_file_of(name)))
     except OSError as error:
