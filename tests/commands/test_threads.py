@@ -21,7 +21,7 @@ COMMANDS = [
     if "__main__" in path.read_text()
 ]
 HELP_WITHOUT_PYTORCH = {  # others need what loads it to know their options
-    "train.py", "tools/ablate.py", "tools/curves.py", "tools/render_people.py", "tools/convert_amass.py", "tools/convert_cmu.py",
+    "train.py", "vis.py", "tools/ablate.py", "tools/curves.py", "tools/render_people.py", "tools/convert_amass.py", "tools/convert_cmu.py",
 }  # fmt: skip
 
 WATCH = """
