@@ -58,7 +58,7 @@ class PoseMamba(nn.Module):
         def blocks():
             return nn.ModuleList(
                 BiSTSSMBlock(dim, mlp_ratio, rate, norm_layer, scan, limb_gradient)
-                for rate in torch.linspace(0, drop_path_rate, depth).tolist()
+                for rate in torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
             )
 
         self.STEblocks = blocks()

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-from commands_here import run_here
 from conftest import ROOT, is_drawn
 from selective_scan import why_unavailable
 
@@ -130,15 +129,6 @@ def test_refuses(tool, tmp_path, monkeypatch):
             main()
         assert str(refused.value).startswith(message)
     assert not (tmp_path / "results").exists()
-
-
-def test_model_sizes_are_those_of_the_readme():
-    printed = run_here("tools.model_size").stdout
-    readme = [[cell.strip() for cell in line.split("|")] for line in (ROOT / "README.md").read_text().splitlines()]
-    for size in "SBL":
-        row = next(cells for cells in readme if cells[1:2] == [size])
-        expected = [row[i] for i in (1, 4, 5, 7, 8)]
-        assert expected in [[cell.strip() for cell in line.split("│")][1:-1] for line in printed.splitlines()]
 
 
 def test_processes(tmp_path):
