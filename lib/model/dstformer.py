@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lib.model.attention import Attention, fused, fusion
+from lib.model.hub import Pretrained
 from lib.model.keypoints import example, refuse_wrong_keypoints
 from lib.model.mlp import Mlp
 from lib.model.stochastic_depth import add_branch, rates_of_blocks
@@ -16,7 +17,7 @@ __all__ = ["DSTformer", "build", "config_of", "example"]
 _ORDERS = {"st": ("s", "t"), "ts": ("t", "s")}  # of the two halves of a block: joints of a frame, frames of a joint
 
 
-class DSTformer(nn.Module):
+class DSTformer(Pretrained):
     """Two streams of attention blocks, joints before frames and frames before joints, fused after each pair.
 
     Parameter names and shapes are those of the published implementation, so its checkpoints load with `strict=True`.

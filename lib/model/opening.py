@@ -49,6 +49,8 @@ def open_model(path, config_file=None, overrides=(), device="cpu"):
     config = config_of(checkpoint, config_file, overrides)
     model = model_of(config.backbone).build(config).to(device)
     checkpoint.load_into(model)
+    told = {"backbone", *MODELS[config.backbone].keys, *size_of(checkpoint, config.backbone)}
+    model.recorded = {**checkpoint.config, **config.model_dump(include=told)}
     return Opened(model.eval(), config, checkpoint)
 
 

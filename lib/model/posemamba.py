@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from lib.model.bistssm import BiSTSSMBlock
+from lib.model.hub import Pretrained
 from lib.model.keypoints import example, refuse_wrong_keypoints
 
 __all__ = ["PoseMamba", "build", "config_of", "example"]
 
 
-class PoseMamba(nn.Module):
+class PoseMamba(Pretrained):
     """Alternating spatial and temporal state space blocks over a (frame, joint) grid.
 
     Parameter names and shapes are those of the published implementation, so its checkpoints load with

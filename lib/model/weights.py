@@ -141,7 +141,9 @@ def read_weights(path):
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
-        config, epoch = dict(json.loads(metadata.get("config", "{}"))), int(metadata.get("epoch", 0))
+        beside = path.with_name("config.json")  # of those who write no metadata
+        recorded = metadata.get("config") or (beside.read_text() if beside.exists() else "{}")
+        config, epoch = dict(json.loads(recorded)), int(metadata.get("epoch", 0))
     except (SafetensorError, ValueError, TypeError) as error:
         raise UserError(f"{path}: is truncated or not a safetensors file of a model ({describe(error)})") from error
     return Checkpoint(path=str(path), model=tensors, epoch=epoch, config=config)

@@ -1,9 +1,9 @@
 """MambaPose: joints of a person, in the image or in space, from a crop of an image and optional cues."""
 
 from einops import rearrange
-from torch import nn
 
 from lib.errors import UserError, nearest
+from lib.model.hub import Pretrained
 from lib.model.mambapose.block import Block
 from lib.model.mambapose.fusion import FUSIONS
 from lib.model.mambapose.heads import HeatmapHead, PoseHead
@@ -15,7 +15,7 @@ from lib.model.mambapose.vim import Vim
 _ENCODERS: dict = dict(zip(ENCODERS, (TwoStage, Vim)))
 
 
-class MambaPose(nn.Module):
+class MambaPose(Pretrained):
     """State space encoder over image tokens, with heads for heatmaps and for joints in space.
 
     Args:

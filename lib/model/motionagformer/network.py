@@ -7,6 +7,7 @@ from torch import nn
 
 from lib.errors import UserError
 from lib.model.attention import Attention, fused, fusion
+from lib.model.hub import Pretrained
 from lib.model.keypoints import example, refuse_wrong_keypoints
 from lib.model.mlp import Mlp
 from lib.model.motionagformer.convolution import MultiScaleTCN
@@ -16,7 +17,7 @@ from lib.model.stochastic_depth import add_branch
 __all__ = ["MotionAGFormer", "build", "config_of", "example"]
 
 
-class MotionAGFormer(nn.Module):
+class MotionAGFormer(Pretrained):
     """Layers of two streams, attention and graph convolutions, each over joints and then over frames, fused.
 
     Parameter names and shapes are those of the published implementation, so its checkpoints load with `strict=True`.

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
 from transformers.models.vitpose_backbone.modeling_vitpose_backbone import VitPoseBackboneEmbeddings
 
+from lib.model.hub import Pretrained
 from lib.model.mambapose.fusion import prepared
 from lib.model.mambapose.heads import HeatmapHead, PoseHead
 from lib.model.mambapose.inputs import STRIDE, refuse_wrong_images
@@ -14,7 +15,7 @@ from lib.model.mambapose.positions import GRID, on_grid
 from lib.model.vitpose.sizes import SIZES
 
 
-class ViTPose(nn.Module):
+class ViTPose(Pretrained):
     """Vision transformer over patches of 16 x 16 px, with ViTPose's decoder for heatmaps; sees RGB alone.
 
     Args:
