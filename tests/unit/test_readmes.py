@@ -1,5 +1,6 @@
 """The pages that people read: what they link to is there, and the first one is short."""
 
+import ast
 import re
 import subprocess
 
@@ -32,3 +33,24 @@ def test_links_lead_somewhere(page):
 
 def test_the_first_page_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 170
+
+
+def texts_of_the_code():
+    """All strings of the code, f-strings with `...` for what they fill in."""
+    for path in [p for f in ("lib", "tools", "kernels") for p in (ROOT / f).rglob("*.py")] + list(ROOT.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_messages_to_look_up_are_those_of_the_code():
+    known = re.sub(r"%\w|\{\}", "...", "\n".join(texts_of_the_code())) + "\nNo space left on device"  # the system's
+    rows = re.findall(r"^\| (`.*?) \| ", (ROOT / "TROUBLESHOOTING.md").read_text(), re.M)
+    messages = [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
+    assert len(messages) >= 40
+    for message in messages:
+        fragments = [part.strip(" :;,()\"'[]") for part in re.split(r"\.\.\.|\(\.\.\.\)", message)]
+        missing = [part for part in fragments if part and part not in known]
+        assert not missing, f"{message}: {missing}"
