@@ -1,16 +1,15 @@
 """DSTformer and MotionAGFormer through train.py and vis.py, by their recipes: trained, scored, resumed, lifted with, refused."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from commands_here import run_here
 from conftest import PARITY, ROOT
 from forked import shared
 from peers import PEERS, write_published
+from test_processes import fork_together
 from test_video_io import make_video
 
 from lib.model.weights import read_checkpoint
@@ -66,14 +65,11 @@ def test_training_goes_on_where_it_was(trained):
 def test_processes_score_what_is_kept(tmp_path):
     """Each gathers statistics of norms from its own clips; those of the first are in the checkpoint."""
     recipe = ROOT / "configs/pose3d/MotionAGFormer_train_h36m_XS.yaml"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", ROOT / "train.py"]
     write_published("MotionAGFormer", tmp_path / "released.bin")  # whose graphs weigh more than those of a new network
     size = ["maxlen=81", "clip_len=81", "data_stride=27", "dim_feat=16", "dim_rep=40", "depth=1", "learning_rate=0.01"]
     tuned = ["finetune=True", "-p", ".", "-ms", "released.bin", "epochs=1", "batch_size=7"]
     options = ["--config", recipe, "-c", "run", *DATA, *size, *tuned, *QUIET]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-    trained = subprocess.run([*launcher, *options], cwd=tmp_path, capture_output=True, text=True, env=variables)
-    assert trained.returncode == 0, trained.stdout + trained.stderr
+    fork_together(shared(), tmp_path, 2, *options)
     alone = read_checkpoint(tmp_path / "run/latest_epoch.bin").history[0]["test/mpjpe"]
     shared().train(tmp_path, "-e", "run/latest_epoch.bin", *QUIET)
     scores = json.loads((tmp_path / "run/evaluation/scores.json").read_text())
@@ -91,19 +87,8 @@ def test_a_published_file_is_scored_and_lifts_a_video(model, tmp_path):
     make_video(tmp_path / "film.mp4", 15)
     keypoints = np.random.default_rng(0).uniform(5, 60, (15, 17, 3))
     np.savez(tmp_path / "found.npz", keypoints=keypoints, frame=np.arange(15), person=[0] * 15, layout="h36m17")
-    command = [
-        sys.executable,
-        ROOT / "vis.py",
-        "--video",
-        "film.mp4",
-        "--keypoints",
-        "found.npz",
-        "-o",
-        "out",
-        "-e",
-        path,
-    ]
-    lifted = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    options = ["--video", "film.mp4", "--keypoints", "found.npz", "-o", "out", "-e", path]
+    lifted = run_here("vis", *options, folder=tmp_path)
     assert lifted.returncode == 0, lifted.stdout + lifted.stderr
     (person,) = read_npz(tmp_path / "out" / "poses.npz").people
     assert person.camera.shape == (15, 17, 3) and np.isfinite(person.camera).all()
