@@ -177,7 +177,7 @@ def served(service, places):
     try:
         kind, _, *check = here(service["healthcheck"]["test"])
         assert kind == "CMD"
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 400
         while subprocess.run([sys.executable, *check], capture_output=True).returncode:
             assert process.poll() is None and time.monotonic() < deadline, f"{program} is not healthy"
             time.sleep(0.5)
@@ -231,7 +231,7 @@ def test_tensorboard_shows_runs(services, tmp_path):
 
 
 def test_the_readme_s_kernel_checks_run(image):
-    checks = [line.partition("train-gpu ")[2] for line in TYPED if "selective_scan" in line]
+    checks = [line.partition("train-gpu ")[2] for line in TYPED if re.search("available|-m selective_scan", line)]
     assert len(checks) == 2
     said = [run(shlex.split(check), image).splitlines() for check in checks]
     assert said[0] in (["True"], ["False"])

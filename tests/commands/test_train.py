@@ -148,7 +148,8 @@ def test_the_readme_mlflow_command_shows_the_run(trained, environment):
     try:
         url = f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/get?run_id={run_id}"
         answer = None
-        for _ in range(180):
+        deadline = time.monotonic() + 400  # beside other work it takes minutes to start
+        while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(url, timeout=5) as response:
                     answer = json.load(response)
