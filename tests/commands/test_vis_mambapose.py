@@ -13,9 +13,11 @@ from test_vis import SAMPLE, part, refusal, vis
 from lib.body.skeleton import root_relative
 from lib.config import load_config
 from lib.errors import UserError
+from lib.model.opening import open_model
 from lib.model.registry import build_model
 from lib.video import lift_video
 from lib.video.detection import open_detector
+from lib.video.detection.mambapose import MODEL
 from lib.video.export.arrays import read_npz
 from lib.video.io.source import VideoSource
 from lib.video.pipeline import WEIGHTS, detect, options_of
@@ -153,3 +155,16 @@ def test_options_that_contradict_each_other(options, message):
 def test_poses_need_the_detector_that_gives_them():
     with pytest.raises(UserError, match="lifter: mambapose sees images; set detector: mambapose"):
         lift_video(SAMPLE, lifter="mambapose")
+
+
+def test_the_network_that_ships_puts_keypoints_on_a_person(folder):
+    """Nearer to those of the default detector, on a woman who walks in plain view, than anywhere in her box would be."""
+    assert MODEL.stat().st_size < 4e6 and open_model(MODEL).config.head == "3d"
+    vis(folder, "--video", "film.mp4", "--mambapose", "--flow", "-o", "shipped")
+    (woman,) = read_npz(folder / "shipped" / "poses.npz").people
+    for keypoints, (found,) in zip(woman.keypoints, detections(folder, "accurate")):
+        distance = np.linalg.norm(keypoints[:, :2] - found.keypoints[:, :2], axis=-1)
+        height = found.box[3] - found.box[1]
+        assert np.median(distance) < 0.1 * height
+    height = np.ptp(woman.world[:, [3, 6, 10], 2], axis=1)
+    assert 1.2 < np.median(height) < 1.9  # m
