@@ -27,7 +27,6 @@ from lib.model.registry import build_model, model_of
 from tools.peers import RECIPES, recipe_of
 
 SEEN_BY_PROFILERS = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm)
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "pose3d"
 
 
 def main():
@@ -47,7 +46,7 @@ def print_table(title, rows):
 
 
 def of_posemamba(size):
-    return row(size, load_config(CONFIGS / f"PoseMamba_train_h36m_{size}.yaml"))
+    return row(size, recipe_of(f"PoseMamba-{size}"))
 
 
 def of_mambapose(size):

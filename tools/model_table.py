@@ -20,12 +20,12 @@ import re
 import torch
 
 from lib.cli import Parser, run
-from lib.config import load_config
 from lib.errors import UserError
 from lib.files import PROJECT, atomic_path
 from lib.model.facts import macs_of, parameters_of
 from lib.model.registry import build_model, model_of
 from lib.yaml_files import read_yaml
+from tools.peers import recipe_of
 
 BEGIN, END = "<!-- written by tools/model_table.py -->", "<!-- end -->"
 HEADER = (
@@ -64,7 +64,7 @@ def table_of(published, measured):
 
 def row_of(name, entry, measured):
     """Return the cells of a model."""
-    config = load_config(PROJECT / "configs/pose3d" / f"{entry['config']}.yaml")
+    config = recipe_of(name)
     with torch.device("meta"):  # shapes are enough to count
         model = build_model(config).eval()
         modules, others = macs_of(model, model_of(config.backbone).example(config))

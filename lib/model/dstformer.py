@@ -11,6 +11,7 @@ from lib.model.hub import Pretrained
 from lib.model.keypoints import example, refuse_wrong_keypoints
 from lib.model.mlp import Mlp
 from lib.model.stochastic_depth import add_branch, rates_of_blocks
+from lib.model.weights import count_blocks
 
 __all__ = ["DSTformer", "build", "config_of", "example"]
 
@@ -161,7 +162,7 @@ def config_of(parameters):
     return {
         "dim_feat": embedding.shape[0],
         "dim_rep": len(parameters["pre_logits.fc.weight"]),
-        "depth": 1 + max(int(name.split(".")[1]) for name in parameters if name.startswith("blocks_st.")),
+        "depth": count_blocks(parameters, "blocks_st."),
         "mlp_ratio": len(parameters["blocks_st.0.mlp_s.fc1.weight"]) / embedding.shape[0],
         "maxlen": parameters["temp_embed"].shape[1],
         "num_joints": parameters["pos_embed"].shape[1],

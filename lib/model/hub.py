@@ -11,9 +11,11 @@ from huggingface_hub import ModelHubMixin, hf_hub_download
 from torch import nn
 
 from lib.errors import UserError
+from lib.export.safetensors import write_weights
 from lib.files import atomic_path, require_file
+from lib.model.weights import CONFIG, Checkpoint
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS = "model.safetensors"
 
 
 class Pretrained(ModelHubMixin, nn.Module, library_name="posemamba", license="apache-2.0"):
@@ -83,9 +85,6 @@ def write_folder(folder, parameters, config, epoch=0):
     Raises:
         UserError: the folder cannot be written.
     """
-    from lib.export.safetensors import write_weights
-    from lib.model.weights import Checkpoint
-
     folder = Path(folder)
     write_weights(folder / WEIGHTS, Checkpoint(str(folder), parameters, epoch, config=config))
     with atomic_path(folder / CONFIG) as temporary:

@@ -8,6 +8,7 @@ from torch import nn
 from lib.model.bistssm import BiSTSSMBlock
 from lib.model.hub import Pretrained
 from lib.model.keypoints import example, refuse_wrong_keypoints
+from lib.model.weights import count_blocks
 
 __all__ = ["PoseMamba", "build", "config_of", "example"]
 
@@ -112,10 +113,9 @@ def config_of(parameters):
         KeyError, ValueError, IndexError: they are not a PoseMamba's.
     """
     embedding = parameters["Spatial_patch_to_embedding.weight"]
-    blocks = [int(name.split(".")[1]) for name in parameters if name.startswith("STEblocks.")]
     return {
         "dim_feat": embedding.shape[0],
-        "depth": 1 + max(blocks),
+        "depth": count_blocks(parameters, "STEblocks."),
         "mlp_ratio": parameters["STEblocks.0.mlp.fc1.weight"].shape[0] / embedding.shape[0],
         "maxlen": parameters["Temporal_pos_embed"].shape[1],
         "num_joints": parameters["Spatial_pos_embed"].shape[1],

@@ -18,6 +18,7 @@ from lib.errors import UserError, describe
 from lib.files import require_file
 
 SUFFIX = ".safetensors"
+CONFIG = "config.json"  # beside a safetensors file, of those who write no metadata
 _FOLDER = 0x10  # among an entry's attributes
 
 
@@ -61,6 +62,15 @@ class Checkpoint:
             if name not in own:
                 raise UserError(f"{self.path}: has {name!r}, which the model lacks")
         model.load_state_dict(self.model, strict=False)  # all else has been checked
+
+
+def count_blocks(parameters, prefix):
+    """Return how many blocks parameters {name: tensor} have whose names are the prefix, a number from 0 and a dot.
+
+    Raises:
+        ValueError: there are none.
+    """
+    return 1 + max(int(name.removeprefix(prefix).split(".")[0]) for name in parameters if name.startswith(prefix))
 
 
 def read_checkpoint(path):
@@ -141,7 +151,7 @@ def read_weights(path):
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
-        beside = path.with_name("config.json")  # of those who write no metadata
+        beside = path.with_name(CONFIG)
         recorded = metadata.get("config") or (beside.read_text() if beside.exists() else "{}")
         config, epoch = dict(json.loads(recorded)), int(metadata.get("epoch", 0))
     except (SafetensorError, ValueError, TypeError) as error:

@@ -383,11 +383,11 @@ def test_a_made_up_file_needs_the_name_of_a_file(tmp_path):
 
 
 def test_a_full_size_file_is_made_and_measured(tmp_path):
-    options = "--folder", tmp_path, "--share", 0.004, "--steps", 1, "--out", tmp_path
+    options = "--folder", tmp_path, "--share", 0.02, "--out", tmp_path
     command = [sys.executable, ROOT / "tools/bench/data.py", *options]
     result = subprocess.run(list(map(str, command)), text=True, capture_output=True)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "data.json").read_text())
-    assert found["rows"] == int(1559752 * 0.004) + int(566920 * 0.004)
+    assert found["rows"] == int(1559752 * 0.02) + int(566920 * 0.02)
     assert 1 < found["store_over_raw"] < 1.1
     assert all(found[key] > 0 for key in ("convert_seconds", "batch_seconds", "scoring_seconds", "resident_bytes"))

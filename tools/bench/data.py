@@ -32,6 +32,7 @@ from tools.bench import shared as benchmark
 
 TOOLS = Path(__file__).resolve().parents[1]
 BATCHES = 300
+STEPS = 5
 FLOATS = 17 * (2 + 1 + 3 + 3) + 1  # of a frame in the layout
 
 
@@ -67,13 +68,13 @@ def loading(config):
     return {"batch_seconds": median(seconds), "slowest_batch_seconds": max(seconds)}
 
 
-def training(config, steps):
+def training(config):
     """Return the resident memory of some training steps of the S model; workers are threads of this process."""
     task = Lifting(config, read(config))
     model = build_model(config)
     optimizer = torch.optim.AdamW(model.parameters())
     before = benchmark.resident_peak()
-    for _, batch in zip(range(steps), task.loaders("train")):
+    for _, batch in zip(range(STEPS), task.loaders("train")):
         optimizer.zero_grad()
         task.loss(model, batch)[0].backward()
         optimizer.step()
@@ -93,19 +94,12 @@ def scoring(config):
     return {"scoring_seconds": time.perf_counter() - start, "frames": predictions.shape[0] * predictions.shape[1]}
 
 
-MEASURED = ("opening", "loading", "training", "scoring")
+MEASURED = {function.__name__: function for function in (opening, loading, training, scoring)}
 
 
-def measure(name, config, steps):
-    """Return the figures of one of `MEASURED`."""
-    if name == "training":
-        return training(config, steps)
-    return {"opening": opening, "loading": loading, "scoring": scoring}[name](config)
-
-
-def apart(name, options):
-    """Return the same, measured in a new process."""
-    command = [sys.executable, __file__, "--folder", options.folder, "--only", name, "--steps", str(options.steps)]
+def apart(name, folder):
+    """Return the figures of one of `MEASURED`, measured in a new process."""
+    command = [sys.executable, __file__, "--folder", str(folder), "--only", name]
     return json.loads(subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout)
 
 
@@ -124,13 +118,12 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("data/motion3d"), help="of the data (default: %(default)s)")
     parser.add_argument("--share", type=float, default=1.0, help="of the full size (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--steps", type=benchmark.count, default=5, help="of training (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/cpu"), help="default: %(default)s")
     parser.add_argument("--only", choices=MEASURED, help="this figure, as JSON (of a store that is there)")
     options = parser.parse()
     config = Config(dt_root=str(options.folder), dt_file="fake_h36m.store", data_root="-", num_workers=options.workers)
     if options.only:
-        return print(json.dumps(measure(options.only, config, options.steps)))
+        return print(json.dumps(MEASURED[options.only](config)))
 
     pickle, store = options.folder / "fake_h36m.pkl", options.folder / "fake_h36m.store"
     if not pickle.is_file():
@@ -139,7 +132,7 @@ def main():
     shutil.rmtree(store, ignore_errors=True)
     found = conversion(options.folder)
     for name in benchmark.progress(MEASURED, "measuring"):
-        found |= apart(name, options)
+        found |= apart(name, options.folder)
     rows = sum(read(config).count(split) for split in ("train", "test"))
     found["store_bytes"] = sum(file.stat().st_size for file in store.iterdir())
     found["store_over_raw"] = found["store_bytes"] / (rows * FLOATS * 4)

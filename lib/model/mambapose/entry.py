@@ -6,6 +6,7 @@ from lib.model.mambapose.fusion import CHANNELS, CUES
 from lib.model.mambapose.inputs import IMAGE_CHANNELS
 from lib.model.mambapose.network import MambaPose
 from lib.model.mambapose.sizes import SIZES, STREAM_SETS
+from lib.model.weights import count_blocks
 
 CELLS = 16  # of a heatmap below a token of the stride 16
 GROWS = {"head": ("2d", "3d", "pose.")}  # a head for joints in space on a network that was trained for heatmaps
@@ -46,19 +47,15 @@ def _encoder_of(parameters):
     if "encoder.norm.weight" in parameters:
         encoder = "vim"
         known: dict[tuple, str] = {size.vim: name for name, size in SIZES.items()}
-        shape: tuple = len(parameters["encoder.norm.weight"]), _blocks(parameters, "encoder.blocks.")
+        shape: tuple = len(parameters["encoder.norm.weight"]), count_blocks(parameters, "encoder.blocks.")
     else:
         encoder = "two_stage"
         known = {(size.channels, size.blocks): name for name, size in SIZES.items()}
         channels = tuple(len(parameters[f"encoder.norm{stage}.weight"]) for stage in (1, 2))
-        shape = channels, tuple(_blocks(parameters, f"encoder.stage{stage}.") for stage in (1, 2))
+        shape = channels, tuple(count_blocks(parameters, f"encoder.stage{stage}.") for stage in (1, 2))
     if shape not in known:
         raise ValueError(f"no size has channels and blocks {shape}")
     return {"encoder": encoder, "size": known[shape]}
-
-
-def _blocks(parameters, prefix):
-    return 1 + max(int(name.removeprefix(prefix).split(".")[0]) for name in parameters if name.startswith(prefix))
 
 
 def _fusion_of(parameters):

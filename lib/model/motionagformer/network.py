@@ -13,6 +13,7 @@ from lib.model.mlp import Mlp
 from lib.model.motionagformer.convolution import MultiScaleTCN
 from lib.model.motionagformer.graph import GCN
 from lib.model.stochastic_depth import add_branch
+from lib.model.weights import count_blocks
 
 __all__ = ["MotionAGFormer", "build", "config_of", "example"]
 
@@ -211,7 +212,7 @@ def config_of(parameters):
     return {
         "dim_feat": embedding.shape[0],
         "dim_rep": len(parameters["rep_logit.fc.weight"]),
-        "depth": 1 + max(int(name.split(".")[1]) for name in parameters if name.startswith("layers.")),
+        "depth": count_blocks(parameters, "layers."),
         "mlp_ratio": len(parameters["layers.0.att_spatial.mlp.fc1.weight"]) / embedding.shape[0],
         "maxlen": len(parameters["layers.0.graph_temporal.mixer.batch_norm.weight"]),
         "num_joints": parameters["pos_embed"].shape[1],
