@@ -172,6 +172,7 @@ def test_an_entry_that_diverges_does_not_end_the_others(tmp_path, monkeypatch):
     assert [(row["state"], row["mpjpe"]) for row in rows] == [("stopped", None)] * 2
 
 
+@pytest.mark.weekly
 def test_two_processes_stay_together_from_entry_to_entry(forks, tmp_path):
     """The first entry goes on from a checkpoint with which it diverges: process 0, which alone scores, finds out."""
     plain = ["--no-mlflow", *SMALL, "batch_size=64", "flip=False", "drop_path=0"]

@@ -169,6 +169,7 @@ def bench(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.weekly
 def test_the_command(tmp_path):
     pytest.importorskip("mediapipe")
     done = bench("--detectors", "mediapipe", "--world-landmarks", "--frames", 40, "--stride", 8, "--out", tmp_path)

@@ -72,6 +72,7 @@ def test_refuses(out, arguments, message, monkeypatch):
     assert message in str(refused.value)
 
 
+@pytest.mark.weekly
 def test_images_per_second(tmp_path):
     pytest.importorskip("transformers")
     out = tmp_path / "images.json"

@@ -24,18 +24,23 @@ def start(tool, *arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where both benchmarks have written their results."""
-    folder = tmp_path_factory.mktemp("benchmarks")
-    for process in [
-        start("scan.py", *TINY, "--frames", SCANNED, "--out", folder),
-        start("model.py", *TINY, "--frames", LIFTED, "--peers", "MotionAGFormer-XS", "--out", folder),
-    ]:
-        printed, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-        assert "floor" in printed and "fused" in printed and "copies" in printed
+def results_of(folder, tool, *options):
+    """The folder where a benchmark has written its results."""
+    process = start(tool, *TINY, *options, "--out", folder)
+    printed, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "floor" in printed and "fused" in printed and "copies" in printed
     return folder
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    return results_of(tmp_path_factory.mktemp("scan"), "scan.py", "--frames", SCANNED)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return results_of(tmp_path_factory.mktemp("model"), "model.py", "--frames", LIFTED, "--peers", "MotionAGFormer-XS")
 
 
 def read(path, frames=LIFTED):
@@ -58,8 +63,9 @@ def check_figures(result, reference, steps_with_memory):
         assert result[step]["peak_ratio"] == result[step]["peak_bytes"] / reference[step]["peak_bytes"]
 
 
-def test_scan(folder):
-    results = read(folder / "scan.json", SCANNED)
+@pytest.mark.weekly
+def test_scan(scan):
+    results = read(scan / "scan.json", SCANNED)
     found, floor = results["implementations"], results["floor"]
     assert list(found) == ["fused", "copies"]
     for result in found.values():
@@ -67,10 +73,12 @@ def test_scan(folder):
         assert result["difference"] < 1e-5
     assert floor["seconds"] == max(floor["terms_seconds"].values()) == floor["terms_seconds"][floor["bound"]]
     assert floor["times_floor"] == found["fused"]["forward"]["median_seconds"] / floor["seconds"]
+    is_drawn(scan / "scan.png")
 
 
-def test_floor_counts(folder):
-    floor = read(folder / "scan.json", SCANNED)["floor"]
+@pytest.mark.weekly
+def test_floor_counts(scan):
+    floor = read(scan / "scan.json", SCANNED)["floor"]
     positions, inner, states, rank, directions = SCANNED * 17, 128, 16, 4, 4
     weights = directions * inner * (rank + 2 * states + rank + 1 + states + 1)
     moved = positions * (2 * inner + directions * (rank + 2 * states)) + weights
@@ -79,8 +87,8 @@ def test_floor_counts(folder):
     assert floor["projection_multiply_adds"] == positions * inner * directions * (rank + 2 * states)
 
 
-def test_model(folder):
-    results = read(folder / "model.json")
+def test_model(model):
+    results = read(model / "model.json")
     assert list(results["sizes"]) == ["S"] and results["memory_batch"] == 4
     found, floor = (results["sizes"]["S"][key] for key in ("implementations", "floor"))
     assert list(found) == ["fused", "copies"]
@@ -92,19 +100,15 @@ def test_model(folder):
     scans = floor["scans"] * floor["one_scan"]["seconds"]
     assert floor["seconds"] == pytest.approx(scans + statistics.median(floor["matrix_products_seconds"]))
     assert floor["times_floor"] == found["fused"]["forward"]["median_seconds"] / floor["seconds"]
+    is_drawn(model / "model.png")
 
 
-def test_a_peer_beside_it(folder):
-    (peer,) = read(folder / "model.json")["peers"].values()
+def test_a_peer_beside_it(model):
+    (peer,) = read(model / "model.json")["peers"].values()
     assert peer["frames"] == 27 and not peer["missing"]
     assert len(peer["forward"]["seconds"]) == 1 and peer["training"]["peak_bytes"] > 0
     ratio = peer["training"]["median_seconds"] / peer["forward"]["median_seconds"]
     assert peer["training_over_forward"] == ratio
-
-
-@pytest.mark.parametrize("name", ["scan.png", "model.png"])
-def test_charts(folder, name):
-    is_drawn(folder / name)
 
 
 def test_a_wrong_argument_is_one_line_and_exit_code_2(tmp_path):
@@ -131,6 +135,7 @@ def test_refuses(tool, tmp_path, monkeypatch):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.weekly
 def test_processes(tmp_path):
     process = start("processes.py", "--frames", 3, "--steps", 1, "--repeats", 1, "--out", tmp_path / "processes.json")
     printed, errors = process.communicate(timeout=240)

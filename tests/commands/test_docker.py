@@ -198,6 +198,7 @@ def ask(server, host):
         return error.code
 
 
+@pytest.mark.weekly
 @needs_compose
 def test_train_and_evaluate_record_in_the_server(services, image, tmp_path):
     """The command of compose.yaml as it stands, in the image's folder, and the README's after it."""
@@ -243,6 +244,7 @@ def used(*folders):
     return sum(file.lstat().st_size for folder in folders for file in folder.rglob("*") if not file.is_dir())
 
 
+@pytest.mark.weekly
 @pytest.mark.skipif(not os.environ.get("BUILD_IMAGE"), reason="BUILD_IMAGE=1 installs it: minutes, and the network")
 def test_the_cpu_image_built_outside_of_a_container(tmp_path):
     """Each step of its stages as it stands, but for apt-get and the user, with /opt/venv and /app elsewhere."""

@@ -63,6 +63,7 @@ def test_the_truth_is_where_perfect_keypoints_are():
         assert errors(clip, clip.truth * [1, 1, -1]).mean() > 20  # a mirror image is not the same pose
 
 
+@pytest.mark.weekly
 def test_the_benchmark_writes_its_figures(tmp_path):
     out = tmp_path / "lifter.json"
     command = [sys.executable, ROOT / "tools/bench/lifter.py", "--subjects", "49", "--stride", "4", "--out", out]

@@ -89,6 +89,7 @@ def run(*arguments):
     )
 
 
+@pytest.mark.weekly
 def test_the_command_writes_parameters_and_a_figure(tracks, tmp_path):
     for name, some in zip(("footage.npz", "drawn.npz"), tracks):
         save_tracks(tmp_path / name, some)

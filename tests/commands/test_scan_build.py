@@ -43,6 +43,7 @@ def test_a_compiler_without_openmp_is_told(tmp_path):
     assert "cpu: available\n    one thread only" in said
 
 
+@pytest.mark.weekly
 @pytest.mark.skipif(not NVCC, reason="no nvcc")
 def test_cuda_is_compiled_and_linked_for_the_architectures_asked_for(tmp_path):
     said, _ = install(tmp_path, TORCH_CUDA_ARCH_LIST="7.5;12.1")

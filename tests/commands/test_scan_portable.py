@@ -14,6 +14,7 @@ from scan_builds import install
 from selective_scan.native import cpu_features
 
 pytestmark = [
+    pytest.mark.weekly,
     pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler"),
     pytest.mark.skipif(platform.machine() != "x86_64", reason="one form is all there is"),
 ]

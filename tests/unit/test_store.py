@@ -382,6 +382,7 @@ def test_a_made_up_file_needs_the_name_of_a_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.weekly
 def test_a_full_size_file_is_made_and_measured(tmp_path):
     options = "--folder", tmp_path, "--share", 0.02, "--out", tmp_path
     command = [sys.executable, ROOT / "tools/bench/data.py", *options]
