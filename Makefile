@@ -44,7 +44,7 @@ $(VIDEO): $(SETUP) requirements-video.txt
 	$(PIP) -r requirements-video.txt
 	@touch $@
 
-$(DETECTORS): $(SETUP) requirements-detectors.txt requirements-mambapose.txt requirements-tests.txt
+$(DETECTORS): $(SETUP) requirements-detectors.txt requirements-export.txt requirements-mambapose.txt requirements-tests.txt
 	$(PIP) -r requirements-detectors.txt -r requirements-tests.txt
 	@touch $@
 
@@ -82,6 +82,9 @@ train-mambapose: $(IMAGES)
 # Two processes with a thread each take half the time of one with two.
 test: $(SETUP) $(VIDEO) $(DETECTORS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+weekly:
+	.ci/weekly
 
 lint: $(DETECTORS)
 	$(BIN)/ruff check .

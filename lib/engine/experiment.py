@@ -45,6 +45,8 @@ def train_model(options):
     start, new = resume, {}
     if config.finetune and not resume:
         start = read_weights(Path(options.pretrained) / options.selection)
+        if start.network is not None:
+            raise UserError(f"{start.path}: is exported, for inference; training needs the checkpoint it was made from")
         new = parts_to_begin(config, start)
         refuse_another_size(config, start, but=new)
     elif options.pretrained and not config.finetune:
@@ -244,12 +246,14 @@ def _refuse_another_run(folder, resume):
 def _build(config, start, runtime, new=()):
     """Return data set and model; every random draw follows from `config.seed` and the rank.
 
-    start: the `Checkpoint` whose parameters it gets, all but those with a prefix in `new`; or None.
+    start: the `Checkpoint` whose parameters it gets, all but those with a prefix in `new`, or whose network it is; or None.
     """
     random.seed(config.seed)
     np.random.seed(config.seed)  # the same in all processes: clips are cut alike
     torch.manual_seed(config.seed)
     dataset = open_dataset(config)
+    if start and start.network is not None:
+        return dataset, start.network
     model = build_model(config).to(runtime.device)
     if start:
         start.load_into(model, new)
@@ -259,7 +263,7 @@ def _build(config, start, runtime, new=()):
 
 
 def _facts(config, model, runtime):
-    parameters = parameters_of(model)
+    parameters = getattr(model, "parameter_count", 0) or parameters_of(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = runtime.device
     scans = {"selective_scan": _scan_on(device)} if any(isinstance(part, ScanLayer) for part in model.modules()) else {}
@@ -267,7 +271,7 @@ def _facts(config, model, runtime):
     where = f"{device} ({found['gpu']}, CUDA {found['cuda']})" if "gpu" in found else str(device)
     by = "".join(f", selective scan: {scan}" for scan in scans.values())
     log.info("%s: %s parameters, on %s%s", config.backbone, f"{parameters:,}", where, by)
-    if trained < parameters:
+    if 0 < trained < parameters:
         log.info("partial_train: %s of the parameters are trained", f"{trained:,}")
     return {
         **config.model_dump(),

@@ -52,6 +52,8 @@ class Pretrained(ModelHubMixin, nn.Module, library_name="posemamba", license="ap
             hf_hub_download(str(path), CONFIG, **download)  # beside the weights, in the same folder of the cache
             path = Path(hf_hub_download(str(path), WEIGHTS, **download))
         opened = open_model(path, overrides=overrides)
+        if opened.checkpoint.network is not None:
+            raise UserError(f"{path}: is exported, for inference; open it by lib.model.open_model")
         if not isinstance(opened.model, cls):
             raise UserError(f"{path}: is a {opened.config.backbone}, not a {cls.__name__}")
         return opened.model

@@ -47,11 +47,19 @@ def open_model(path, config_file=None, overrides=(), device="cpu"):
     """
     checkpoint = read_weights(path)
     config = config_of(checkpoint, config_file, overrides)
-    model = model_of(config.backbone).build(config).to(device)
-    checkpoint.load_into(model)
+    model = model_from(checkpoint, config, device)
     told = {"backbone", *MODELS[config.backbone].keys, *size_of(checkpoint, config.backbone)}
     model.recorded = {**checkpoint.config, **config.model_dump(include=told)}
     return Opened(model.eval(), config, checkpoint)
+
+
+def model_from(checkpoint, config, device="cpu"):
+    """Return the model of a config with a `Checkpoint`'s parameters, or the network of an exported file."""
+    if checkpoint.network is not None:
+        return checkpoint.network
+    model = model_of(config.backbone).build(config).to(device)
+    checkpoint.load_into(model)
+    return model
 
 
 def config_of(checkpoint, config_file=None, overrides=()):
@@ -82,6 +90,8 @@ def size_of(checkpoint, backbone):
     Raises:
         UserError: they are no parameters of that model; names the first that is missing.
     """
+    if checkpoint.network is not None:
+        return checkpoint.network.size
     try:
         return model_of(backbone).config_of(checkpoint.model)
     except (KeyError, ValueError, IndexError) as error:

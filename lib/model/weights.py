@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from lib.errors import UserError, describe
 from lib.files import require_file
@@ -38,6 +39,7 @@ class Checkpoint:
     mlflow_run_id: str | None = None
     trained: dict | None = None  # weights that training goes on with, where `model` is their average
     state: dict | None = None  # of a run stopped within an epoch, and of its other processes: `lib.engine.state`
+    network: nn.Module | None = None  # of an exported file, which has no parameters: `lib.model.onnx_file`
 
     def load_into(self, model, without=()):
         """Copy the parameters into a model.
@@ -139,12 +141,16 @@ def _check_sums(handle):
 
 
 def read_weights(path):
-    """Return the `Checkpoint` of a safetensors file, or of any that `read_checkpoint` reads.
+    """Return the `Checkpoint` of a safetensors file, of an exported ONNX file, or of any that `read_checkpoint` reads.
 
     Raises:
         UserError: there is no such file, or it is damaged.
     """
     path = require_file(path)
+    if path.suffix == ".onnx":
+        from lib.model.onnx_file import read_onnx
+
+        return read_onnx(path)
     if path.suffix != SUFFIX:
         return read_checkpoint(path)
     try:

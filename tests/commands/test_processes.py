@@ -236,7 +236,10 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_before_anything_is_s
 def test_what_all_processes_refuse_is_one_line(environment, forks, work):  # noqa: F811
     arguments = [*NEW, "-c", work / "runs" / "refused", *QUIET]
     line = refusal(Launched(environment, 2, *arguments, "batch_size=1"), [2, 2])
-    assert line == "error: batch_size: 1 clips are too few for 2 processes; set batch_size to 2 or more, or start fewer processes"
+    assert (
+        line
+        == "error: batch_size: 1 clips are too few for 2 processes; set batch_size to 2 or more, or start fewer processes"
+    )
     line = one_line(Forked(forks, work, 2, *arguments, "lerning_rate=1").finish(2))
     assert line == "error: command line: lerning_rate: unknown key (did you mean 'learning_rate'?)"
     assert not (work / "runs" / "refused").exists()

@@ -1,6 +1,7 @@
 """Public functions: they check arguments, choose an implementation and call an operator."""
 
 import functools
+import math
 import os
 import warnings
 
@@ -184,10 +185,17 @@ def _needs_gradient(*tensors):
 
 
 def _choose(implementation, u, A):
-    return _resolve(implementation, u.device.type, u.device.index, u.dtype, A.shape[1], u.shape[1:].numel())
+    implementation = _resolve(implementation, u.device.type, u.device.index, u.dtype, A.shape[1])
+    elements = math.prod(u.shape[1:])  # not numel(), which fixes the sizes of an export
+    if implementation in operators.COMPILED and elements >= MAX_ELEMENTS:
+        raise ValueError(
+            f"u: has {elements} elements per sequence; implementation {implementation!r} takes less than 2**31; "
+            "use 'torch'"
+        )
+    return implementation
 
 
-def _resolve(implementation, device_type, device, dtype, states, elements):
+def _resolve(implementation, device_type, device, dtype, states):
     if implementation is None:
         implementation = default_implementation(device_type, dtype, device)
     if implementation not in IMPLEMENTATIONS:
@@ -203,11 +211,6 @@ def _resolve(implementation, device_type, device, dtype, states, elements):
             raise ValueError(
                 f"A: has {states} states per channel; implementation {implementation!r} is compiled for at most "
                 f"{native.MAX_STATES}; use 'torch'"
-            )
-        if elements >= MAX_ELEMENTS:
-            raise ValueError(
-                f"u: has {elements} elements per sequence; implementation {implementation!r} takes less than 2**31; "
-                "use 'torch'"
             )
     return implementation
 

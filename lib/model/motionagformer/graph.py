@@ -48,7 +48,7 @@ class GCN(nn.Module):
 
     def forward(self, x):
         """Return features (B, F, J, C) of x (B, F, J, C)."""
-        batch = len(x)
+        batch = x.shape[0]
         x = rearrange(x, _SPLIT[self.mode])
         graph = self.fixed if self.fixed is not None else _normalised(self._similar(x))
         y = F.relu(x + self.batch_norm(graph @ self.V(x) + self.U(x)))
