@@ -87,6 +87,7 @@ def test_floor_counts(scan):
     assert floor["projection_multiply_adds"] == positions * inner * directions * (rank + 2 * states)
 
 
+@pytest.mark.weekly
 def test_model(model):
     results = read(model / "model.json")
     assert list(results["sizes"]) == ["S"] and results["memory_batch"] == 4
@@ -103,6 +104,7 @@ def test_model(model):
     is_drawn(model / "model.png")
 
 
+@pytest.mark.weekly
 def test_a_peer_beside_it(model):
     (peer,) = read(model / "model.json")["peers"].values()
     assert peer["frames"] == 27 and not peer["missing"]

@@ -193,7 +193,7 @@ def test_a_program_in_cpp_without_python(tmp_path):
     for arguments, message in (
         (("wild.pt2", "none.bin", 20, "poses.bin"), "none.bin: cannot be read"),
         (("wild.pt2", "keypoints.bin", 7, "poses.bin"), "keypoints.bin: has 1020 numbers"),
-        (("none.pt2", "keypoints.bin", 20, "poses.bin"), "none.pt2"),
+        (("none.pt2", "keypoints.bin", 20, "poses.bin"), "none.pt2: cannot be read"),
     ):
         done = lift(*arguments)
         assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

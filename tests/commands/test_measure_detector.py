@@ -1,11 +1,9 @@
 """Measuring a detector's errors: what was drawn with known parameters is found again."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import yaml
+from commands_here import run_here
 
 from lib.body.skeleton import FLIPPED
 from lib.data.motion_files import read_motion_files
@@ -84,9 +82,7 @@ def test_drawn_people_are_found_where_they_are():
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "tools/measure_detector.py", *map(str, arguments)], capture_output=True, text=True
-    )
+    return run_here("tools.measure_detector", *arguments)
 
 
 @pytest.mark.weekly

@@ -27,7 +27,8 @@ int main(int count, char **arguments) {
         return 2;
     }
     try {
-        const std::string keypoints = arguments[2], out = arguments[4];
+        const std::string package = arguments[1], keypoints = arguments[2], out = arguments[4];
+        if (!std::ifstream(package)) throw std::runtime_error(package + ": cannot be read");
         const int64_t frames = std::stoll(arguments[3]);
         auto bytes = read_file(keypoints);
         const int64_t numbers = bytes.size() / sizeof(float);
@@ -36,7 +37,7 @@ int main(int count, char **arguments) {
         const auto x = torch::from_blob(bytes.data(), {1, frames, JOINTS, numbers / (frames * JOINTS)});
 
         c10::InferenceMode inference;
-        torch::inductor::AOTIModelPackageLoader model(arguments[1]);
+        torch::inductor::AOTIModelPackageLoader model(package);
         const auto begin = std::chrono::steady_clock::now();
         const auto y = model.run({x})[0].contiguous();
         const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
