@@ -18,16 +18,18 @@ VIDEO := .venv/.installed-video
 DETECTORS := .venv/.installed-detectors
 IMAGES := .venv/.installed-mambapose
 # uv installs in a quarter of pip's time. A mirror that only pip knows? make PIP=".venv/bin/python -m pip install"
-PIP ?= $(BIN)/python -m uv pip install --quiet --python $(BIN)/python
+PIP ?= $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .PHONY: setup train demo pretrain train-mambapose test weekly lint
 
 setup: $(SETUP)
 
-$(SETUP): requirements.txt $(wildcard kernels/selective_scan/*.toml kernels/selective_scan/*.py kernels/selective_scan/selective_scan/csrc/*)
+$(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed; make PYTHON=python3.11")'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+
+$(SETUP): requirements.txt $(wildcard kernels/selective_scan/*.toml kernels/selective_scan/*.py kernels/selective_scan/selective_scan/csrc/*) | $(BIN)/uv
 	@grep -v "^-e" requirements.txt > .venv/.libraries  # first, so that the kernels are built for the PyTorch that is there
 	$(PIP) -r .venv/.libraries
 	$(PIP) -r requirements.txt
@@ -40,11 +42,11 @@ train: $(SETUP)
 	$(BIN)/python train.py --config configs/pose3d/PoseMamba_train_cmu.yaml -c $(CHECKPOINT) \
 		$(if $(wildcard $(CHECKPOINT)/latest_*.bin),--resume $(CHECKPOINT))
 
-$(VIDEO): $(SETUP) requirements-video.txt
+$(VIDEO): $(SETUP) requirements-video.txt | $(BIN)/uv
 	$(PIP) -r requirements-video.txt
 	@touch $@
 
-$(DETECTORS): $(SETUP) requirements-detectors.txt requirements-export.txt requirements-mambapose.txt requirements-tests.txt
+$(DETECTORS): $(SETUP) requirements-detectors.txt requirements-export.txt requirements-mambapose.txt requirements-tests.txt | $(BIN)/uv
 	$(PIP) -r requirements-detectors.txt -r requirements-tests.txt
 	@touch $@
 
@@ -57,7 +59,7 @@ pretrain: $(SETUP)
 		$(if $(wildcard $(WILD)/latest_*.bin),--resume $(WILD))
 	$(BIN)/python tools/export_weights.py $(WILD)/latest_epoch.bin
 
-$(IMAGES): $(VIDEO) requirements-mambapose.txt
+$(IMAGES): $(VIDEO) requirements-mambapose.txt | $(BIN)/uv
 	$(PIP) -r requirements-mambapose.txt
 	@touch $@
 
@@ -79,9 +81,9 @@ train-mambapose: $(IMAGES)
 	$(BIN)/python tools/curves.py "MambaPose (RGB, flow, depth)=$(MAMBAPOSE)/3d" "ViTPose (RGB)=$(MAMBAPOSE)/3d_vitpose" \
 		--out $(MAMBAPOSE)/curves_3d.png
 
-# Two processes with a thread each take half the time of one with two.
+# Of one thread each, and one more than two cores, since some wait for servers and processes.
 test: $(SETUP) $(VIDEO) $(DETECTORS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 
 weekly:
 	.ci/weekly

@@ -191,6 +191,7 @@ def test_the_command(tmp_path):
     assert green.sum() > 5000 and magenta.sum() > 1000
 
 
+@pytest.mark.weekly
 def test_few_frames_count_too(tmp_path, monkeypatch, capsys):
     """Two frames of a tenth of a second: people are there for too short a time to be told from errors, elsewhere."""
     done = bench("--detectors", "fast", "--frames", 8, "--stride", 4, "--out", tmp_path)

@@ -150,6 +150,7 @@ def test_processes(tmp_path):
     assert process.communicate(timeout=120)[1].startswith("error: argument --processes: expected 2 or more")
 
 
+@pytest.mark.weekly
 def test_step(tmp_path):
     out = tmp_path / "step.json"
     sizes = ("--frames", 9, "--batch", 2, "--steps", 1, "--repeats", 2, "--threads", 1)

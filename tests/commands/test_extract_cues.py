@@ -160,6 +160,7 @@ def test_what_cannot_be_done_is_one_line(again, video, tmp_path):
         assert not out.exists()
 
 
+@pytest.mark.weekly
 def test_no_weights_and_no_network(video, tmp_path):
     away = {"TORCH_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9"}
     line = extract("--video", video[0], "--flow", "raft_small", "--out", tmp_path / "out", code=2, **away)

@@ -20,6 +20,7 @@ def printed():
     return done.stdout
 
 
+@pytest.mark.weekly
 def test_the_readme_has_the_table(printed):
     assert printed.strip() in README
 

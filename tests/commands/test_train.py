@@ -192,6 +192,7 @@ def test_a_killed_run_resumes_to_the_same_weights_in_the_same_mlflow_run(trained
     assert mlflow_run(environment, resumed.mlflow_run_id).info.status == "FINISHED"
 
 
+@pytest.mark.weekly
 def test_an_interrupted_run_is_marked_and_says_how_to_go_on(environment):
     folder = environment["cwd"] / "runs" / "interrupted"
     process, latest = start_and_wait_for_a_checkpoint(environment, folder, "epochs=500", "no_eval=True")

@@ -45,6 +45,7 @@ def test_keypoints_are_learned_scored_and_drawn(forks, data, keypoints):
     assert json.loads((folder / "evaluation" / "scores.json").read_text()) == scores
 
 
+@pytest.mark.weekly
 def test_joints_in_space_are_learned_and_a_stopped_run_goes_on(forks, tmp_path, data):
     config, folder = CONFIGS / "MambaPose_nano_3d.yaml", tmp_path / "3d"
     start = ["--config", config, "-c", folder, *data, *SMALL, "streams=rgb+depth", *QUIET]

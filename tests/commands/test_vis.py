@@ -135,6 +135,7 @@ def test_the_man_stands_on_a_roof_and_the_woman_on_the_ground(sample):
     assert report["smoothing"]["method"].startswith("penalised least squares")
 
 
+@pytest.mark.weekly
 def test_one_person_smoothed_from_the_same_detections(sample, tmp_path):
     folder, _ = sample
     poses = read_npz(folder / "poses.npz")
@@ -285,6 +286,7 @@ def test_a_video_that_is_turned(tmp_path, caplog):
         np.testing.assert_allclose(*arrays, atol=1e-3)
 
 
+@pytest.mark.weekly
 def test_a_truncated_video_gives_what_can_be_read_and_says_so(tmp_path):
     film = cut(part(tmp_path / "film.mkv", 60, 160), 0.8)
     result = vis(tmp_path, "--video", film, "-o", "out")
@@ -293,6 +295,7 @@ def test_a_truncated_video_gives_what_can_be_read_and_says_so(tmp_path):
     assert 8 < report["frames"] < 100 and "ends after frame" in report["damaged"]
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize(
     "size, columns", [((3840, 2160), slice(None)), ((404, 720), slice(420, 622))], ids=["4K", "portrait"]
 )
@@ -304,6 +307,7 @@ def test_other_sizes(tmp_path, size, columns):
     )
 
 
+@pytest.mark.weekly
 def test_published_checkpoints_lift_too(sample, tmp_path):
     """A network trained on whole pictures, in the published layout, with its YAML config."""
     import torch

@@ -95,7 +95,9 @@ def test_cross_scan_in_every_order(order, exact_limbs):
     assert_close(differentiate(lambda **leaves: cross(leaves, order, exact_limbs), values), exact)
 
 
-@pytest.mark.parametrize("channels, rank, states", [(40, 5, 8), (130, 9, 1), (3, 32, 16)])
+@pytest.mark.parametrize(
+    "channels, rank, states", [(40, 5, 8), pytest.param(130, 9, 1, marks=pytest.mark.weekly), (3, 32, 16)]
+)
 def test_cross_scan_of_other_shapes(channels, rank, states):
     values = cross_arguments(1, 4, channels, rank, states)
     exact = differentiate(

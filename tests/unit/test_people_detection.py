@@ -63,7 +63,7 @@ def run(name, frames, fps=30.0, **options):
 
 
 @pytest.mark.parametrize("detector, least", [("accurate", 0.9), ("fast", 0.75)])
-@pytest.mark.parametrize("view", range(4))
+@pytest.mark.parametrize("view", [0, *(pytest.param(n, marks=pytest.mark.weekly) for n in (1, 2, 3))])
 def test_both_people_of_the_footage_are_where_they_are(truth, view, detector, least):
     """PCK at 5 % of the height, misses counted as wrong, in frames in which both are in plain view."""
     places, believed = truth
@@ -104,7 +104,7 @@ def test_sides_are_not_swapped_and_hidden_joints_are_doubted(truth):
     assert cut.keypoints[feet, 2].max() < 0.5 < min(cut.keypoints[upper, 2].min(), man.keypoints[feet, 2].min())
 
 
-@pytest.mark.parametrize("quarters", [1, 2, 3])
+@pytest.mark.parametrize("quarters", [1, *(pytest.param(n, marks=pytest.mark.weekly) for n in (2, 3))])
 def test_turned_images(sample, quarters):
     upright, turned = sample[60], np.ascontiguousarray(np.rot90(sample[60], quarters))
     (expected,), (found,) = run("accurate", {0: upright}), run("accurate", {0: turned})
@@ -116,7 +116,7 @@ def test_turned_images(sample, quarters):
         assert off < 4  # px, of a person 130 px tall
 
 
-@pytest.mark.parametrize("quarters", [1, 2])
+@pytest.mark.parametrize("quarters", [1, pytest.param(2, marks=pytest.mark.weekly)])
 def test_a_turned_video_is_searched_again_where_someone_may_be(tmp_path, quarters):
     """Encoded anew, the two networks do not agree in the first frame; it took 1.6 and 0.5 s."""
     frames = [np.ascontiguousarray(np.rot90(f, quarters)) for f in frames_of(SAMPLE, range(12)).values()]

@@ -298,6 +298,7 @@ def test_a_set_that_is_there_is_not_rendered_again(made):
     check_store(made)
 
 
+@pytest.mark.weekly
 def test_an_interrupted_rendering_is_told_and_goes_on_to_the_same_set(made, tmp_path):
     """By one process in place of two, interrupted in between."""
     folder = tmp_path / "people.store"

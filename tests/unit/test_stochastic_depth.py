@@ -3,13 +3,14 @@
 import pytest
 import torch
 from conftest import relative_error
-from timm.layers import drop_path
 
 from lib.memory import reuse_freed_memory
 from lib.model import PoseMamba, bistssm
 
 
 def add_and_drop(x, branch, rate, training):
+    from timm.layers import drop_path  # here: it takes seconds, in every process that looks for tests
+
     return x + drop_path(branch(x), rate, training)
 
 

@@ -185,6 +185,7 @@ def test_a_killed_conversion_goes_on_and_leaves_the_earlier_store_until_it_is_do
     assert shown(folder) == [NAME, store.name]
 
 
+@pytest.mark.weekly
 def test_two_conversions_at_once_do_not_meet(folder):
     command = [sys.executable, ROOT / "tools/convert_h36m.py", "--dt-root", folder, "--dt-file", NAME]
     both = [subprocess.Popen(list(map(str, command)), text=True, stderr=subprocess.PIPE) for _ in range(2)]
