@@ -37,7 +37,7 @@ from tools.export_model import open_exported
 CONFIG = PROJECT / "configs/pose3d/PoseMamba_train_h36m_S.yaml"
 USUAL = "PyTorch, compiled scan"  # what ratios are relative to
 GOAL = 3.0  # largest ratio of ONNX Runtime
-WRITERS = {
+WRITERS: dict = {  # name: suffix, and what writes it
     "ONNX Runtime": (".onnx", write_onnx),
     "ONNX Runtime, 8 bits": (".onnx", partial(write_onnx, int8=True)),
     "AOTInductor": (".pt2", write_aoti),
