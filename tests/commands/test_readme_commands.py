@@ -133,6 +133,8 @@ def smaller(command):
     """A command with less to do, and fixed places in place of those that a user has."""
     for old, new in FEWER:
         command = re.sub(old, new, command)
+    if command.startswith("pip install"):
+        command += " --dry-run"
     if "render_people.py" in command:
         command = command.split("#")[0] + " --crops 64 --test-crops 16"
     return command
@@ -142,6 +144,7 @@ def smaller(command):
 def test_commands(page, project):
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "PYTEST"))}
     variables |= {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    variables["PIP"] = "true"  # for make: the environment is the one that runs this, and stays as it is
     failed = []
     for command in commands_of(page):
         if command in DONE or any(part in command for part in ELSEWHERE):
