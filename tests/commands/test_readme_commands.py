@@ -20,6 +20,7 @@ from conftest import PARITY, ROOT
 from test_3dhp import content, layouts  # noqa: F401
 from test_amass import body, motion
 from test_mocap import random_pose, write_amc, write_asf
+from test_pretrain import folder as pretraining_data  # noqa: F401
 from test_readmes import PAGES
 from test_vis import part
 
@@ -81,7 +82,7 @@ def write_keypoints(path):
 
 
 @pytest.fixture(scope="module")
-def project(layouts, tmp_path_factory):  # noqa: F811
+def project(layouts, pretraining_data, tmp_path_factory):  # noqa: F811
     """The copy."""
     folder = tmp_path_factory.mktemp("project")
     listed = subprocess.run(
@@ -116,6 +117,7 @@ def project(layouts, tmp_path_factory):  # noqa: F811
     for name in "ab":
         np.savez(root / "amass" / f"{name}_poses.npz", **motion(rng, frames=200))
 
+    shutil.copytree(pretraining_data / "motion2d", folder / "data/motion2d")
     part(folder / "my.mp4", 90, 110)
     part(folder / "demo/video/short.mp4", 90, 110)
     write_keypoints(folder / "found.json")
