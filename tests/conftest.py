@@ -1,6 +1,7 @@
 """Shared by all tests: where things are, how close is close, a pickle that runs code, and whether a chart shows anything."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import forked
@@ -17,6 +18,12 @@ PARITY = ROOT / "tests" / "parity" / "data"
 def forks():
     """Commands that start in a tenth of a second; see `forked`."""
     return forked.shared()
+
+
+def project_files(*patterns):
+    """Return the paths of the project's files, without what git ignores; none where there is no git."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", *patterns]
+    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True).stdout.splitlines()
 
 
 class Trap:

@@ -2,12 +2,11 @@
 
 import re
 import shutil
-import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from conftest import ROOT
+from conftest import ROOT, project_files
 
 
 class Stage(NamedTuple):
@@ -37,8 +36,7 @@ def read_stages(path):
 def context():
     """Return the paths of the repository's files that .dockerignore lets into a build."""
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True, capture_output=True)
-    return [path for path in listed.stdout.splitlines() if _is_sent(path, rules)]
+    return [path for path in project_files() if _is_sent(path, rules)]
 
 
 def _is_sent(path, rules):

@@ -25,7 +25,7 @@ from lib.errors import UserError, unknown
 from lib.eval import plots
 from lib.files import atomic_path, cannot_write, only_one
 from lib.model.facts import parameters_of
-from lib.model.opening import config_of, parts_to_begin, refuse_another_size, size_of
+from lib.model.opening import config_of, model_from, parts_to_begin, refuse_another_size, size_of
 from lib.model.registry import MODELS, build_model
 from lib.model.scan_layer import ScanLayer
 from lib.model.weights import read_checkpoint, read_weights
@@ -252,18 +252,15 @@ def _build(config, start, runtime, new=()):
     np.random.seed(config.seed)  # the same in all processes: clips are cut alike
     torch.manual_seed(config.seed)
     dataset = open_dataset(config)
-    if start and start.network is not None:
-        return dataset, start.network
-    model = build_model(config).to(runtime.device)
-    if start:
-        start.load_into(model, new)
+    model = model_from(start, config, runtime.device, new) if start else build_model(config).to(runtime.device)
     if runtime.rank:
         torch.manual_seed(config.seed + runtime.rank)
     return dataset, model
 
 
 def _facts(config, model, runtime):
-    parameters = getattr(model, "parameter_count", 0) or parameters_of(model)
+    own = parameters_of(model)
+    parameters = getattr(model, "parameter_count", own)  # an exported network has them elsewhere
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = runtime.device
     scans = {"selective_scan": _scan_on(device)} if any(isinstance(part, ScanLayer) for part in model.modules()) else {}
@@ -271,7 +268,7 @@ def _facts(config, model, runtime):
     where = f"{device} ({found['gpu']}, CUDA {found['cuda']})" if "gpu" in found else str(device)
     by = "".join(f", selective scan: {scan}" for scan in scans.values())
     log.info("%s: %s parameters, on %s%s", config.backbone, f"{parameters:,}", where, by)
-    if 0 < trained < parameters:
+    if trained < own:
         log.info("partial_train: %s of the parameters are trained", f"{trained:,}")
     return {
         **config.model_dump(),

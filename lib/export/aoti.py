@@ -1,11 +1,9 @@
 """A model compiled ahead of time by AOTInductor: a package that C++ programs run without Python."""
 
-import logging
-
 import torch
 
 from lib.errors import UserError, describe
-from lib.export.program import program_arguments
+from lib.export.program import program_arguments, quietly
 from lib.files import atomic_path
 
 
@@ -23,8 +21,8 @@ def write_aoti(path, opened):
         with atomic_path(path) as temporary:
             package = temporary.with_suffix(".pt2")
             try:
-                logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-                torch._inductor.aoti_compile_and_package(program, package_path=str(package))
+                with quietly():
+                    torch._inductor.aoti_compile_and_package(program, package_path=str(package))
                 package.replace(temporary)
             except Exception as error:  # whatever a compiler's failure becomes
                 raise UserError(

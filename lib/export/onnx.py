@@ -1,16 +1,13 @@
 """A model as an ONNX file, with what readers need to know of it among its metadata."""
 
 import json
-import logging
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
 from lib.errors import needing
-from lib.export.program import program_arguments
+from lib.export.program import program_arguments, quietly
 from lib.files import atomic_path
 from lib.model.facts import parameters_of
 from lib.model.opening import size_of
@@ -33,7 +30,7 @@ def write_onnx(path, opened, int8=False):
 
         from lib.export.onnx_scan import PROJECTION, cross_scan
     inputs, free = program_arguments(opened)
-    with torch.no_grad(), _quietly():
+    with torch.no_grad(), quietly():
         program = torch.onnx.export(
             opened.model,
             inputs,
@@ -46,12 +43,11 @@ def write_onnx(path, opened, int8=False):
         )
     model = program.model_proto
     if int8:
-        with TemporaryDirectory() as folder, _quietly():
+        with TemporaryDirectory() as folder, quietly():
             full, folded, small = (str(Path(folder, f"{name}.onnx")) for name in ("full", "folded", "small"))
             onnx.save(model, full)
-            quant_pre_process(
-                full, folded, skip_symbolic_shape=True
-            )  # or weights that are cut in parts stay as they are
+            # First what can be computed now: weights that are cut in parts would stay as they are.
+            quant_pre_process(full, folded, skip_symbolic_shape=True)
             quantize_dynamic(
                 folded, small, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
                 weight_type=QuantType.QInt8, nodes_to_exclude=_sensitive(onnx.load(folded).graph, PROJECTION),
@@ -72,16 +68,3 @@ def _sensitive(graph, mark):
     """Return the names of layers whose products 8 bits are too few for: the projections of scans, the first and the last."""
     thin = {weight.name for weight in graph.initializer if min(weight.dims, default=0) <= THIN}
     return [node.name for node in graph.node if node.name.startswith(mark) or thin.intersection(node.input)]
-
-
-@contextmanager
-def _quietly():
-    """Keep what libraries say of their own insides from a user."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logging.disable(before)

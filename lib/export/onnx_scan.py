@@ -25,7 +25,8 @@ def cross_scan(
     states = A.shape[1]
     with_partners = op.Add(u, op.Gather(u, _numbers(limb_partners), axis=2)) if limb_partners else u
 
-    sequences, skips, orders = [], [], [_orders(path, u) for path in paths]
+    skip_weights = op.Reshape(D, _numbers([count, channels]))
+    sequences, terms, orders = [], [], [_orders(path, u) for path in paths]
     for k, path in enumerate(paths):
         x = with_partners if path.limbs else u
         projections = _project(x, _entry(x_proj_weight, k))
@@ -34,15 +35,15 @@ def cross_scan(
         delta = _softplus(op.Add(steps, _entry(dt_projs_bias, k)))
         together = _flat(op.Concat(delta, op.Mul(delta, x), B, C, axis=-1), u)
         sequences.append(op.Unsqueeze(op.Gather(together, orders[k][0], axis=1), _numbers([2])))
-        skips.append(op.Mul(x, _entry(op.Reshape(D, _numbers([count, channels])), k)))
+        terms.append(op.Mul(x, _entry(skip_weights, k)))
     decays = op.Transpose(op.Reshape(A, _numbers([count, channels, states])), perm=[0, 2, 1])
     y = _scan(
         op.Transpose(op.Concat(*sequences, axis=2), perm=[1, 0, 2, 3]), decays, [channels, channels, states, states]
     )
     for k, (_, back) in enumerate(orders):
         of_path = op.Transpose(op.Gather(y, _number(k), axis=2), perm=[1, 0, 2])
-        skips.append(op.Reshape(op.Gather(of_path, back, axis=1), op.Shape(u)))
-    return op.Sum(*skips), op.Constant(value_float=0.0)
+        terms.append(op.Reshape(op.Gather(of_path, back, axis=1), op.Shape(u)))
+    return op.Sum(*terms), op.Constant(value_float=0.0)
 
 
 def _project(x, weight):
@@ -76,10 +77,12 @@ def _scan(sequences, A, widths):
 
 def _chunk(steps):
     """Return the graph of an iteration: from state h (B, K, N, D) the state after `steps` steps, and y of each."""
-    split = ", ".join(f"{{0}}{t}" for t in range(steps))
-    recurrence = "\n".join(
-        f"m{t} = Mul(a{t}, s{t})\ns{t + 1} = Add(m{t}, i{t})" for t in range(steps)
-    )  # a of decays, i of inputs, s of states: (1, B, K, N, D)
+    # a of decays, i of inputs, s of states: (1, B, K, N, D)
+    recurrence = "\n".join(f"m{t} = Mul(a{t}, s{t})\ns{t + 1} = Add(m{t}, i{t})" for t in range(steps))
+
+    def named(letter, first=0):
+        return ", ".join(f"{letter}{t}" for t in range(first, first + steps))
+
     text = f"""chunk (float[b, k, n, d] h, float[k, n, d] A, float[t, b, k, d] delta, float[t, b, k, d] inputs,
                       float[t, b, k, n] B, float[t, b, k, n] C)
         => (float[b, k, n, d] last, float[k, n, d] same, float[t, b, k, d] y) {{
@@ -92,11 +95,11 @@ def _chunk(steps):
         inputs1 = Unsqueeze(inputs, before_last)
         B1 = Unsqueeze(B, end)
         increments = Mul(inputs1, B1)
-        {split.format("a")} = Split <axis = 0, num_outputs = {steps}> (decays)
-        {split.format("i")} = Split <axis = 0, num_outputs = {steps}> (increments)
+        {named("a")} = Split <axis = 0, num_outputs = {steps}> (decays)
+        {named("i")} = Split <axis = 0, num_outputs = {steps}> (increments)
         s0 = Unsqueeze(h, front)
         {recurrence}
-        states = Concat <axis = 0> ({", ".join(f"s{t + 1}" for t in range(steps))})
+        states = Concat <axis = 0> ({named("s", first=1)})
         C1 = Unsqueeze(C, before_last)
         y1 = MatMul(C1, states)
         y = Squeeze(y1, before_last)

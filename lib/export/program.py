@@ -1,4 +1,8 @@
-"""What exported programs take: batches of any size, and clips of any length that the model takes."""
+"""What exporters share: inputs, batches of any size and clips of any length that the model takes, and quiet."""
+
+import logging
+import warnings
+from contextlib import contextmanager
 
 import torch
 
@@ -24,3 +28,16 @@ def program_arguments(opened):
     if not getattr(opened.model, "frames", 0):
         free[1] = torch.export.Dim("frames", min=1, max=config.maxlen)
     return inputs, tuple(free for _ in inputs)
+
+
+@contextmanager
+def quietly():
+    """Keep what libraries say of their own insides from a user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(before)

@@ -43,14 +43,8 @@ def read_onnx(path):
         UserError: it is damaged, or lacks what `tools/export_model.py` records; onnxruntime is not installed.
     """
     with needing(f"{path}: this", "requirements-export.txt"):
-        import onnxruntime
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # its warnings mean nothing to a user
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise UserError(f"{path}: is no ONNX model or is damaged ({describe(error)}); export it again") from error
+        from lib.onnx_session import open_session
+    session = open_session(path, "export it again", threads=torch.get_num_threads())
     try:
         told = json.loads(session.get_modelmeta().custom_metadata_map["posemamba"])
         return Checkpoint(path=str(path), model={}, config=told["config"], epoch=told["epoch"],

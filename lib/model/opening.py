@@ -12,7 +12,7 @@ from torch import nn
 from lib.config import Config, load_config
 from lib.errors import UserError
 from lib.model.inference import infer
-from lib.model.registry import MODELS, model_of, model_with
+from lib.model.registry import MODELS, build_model, model_of, model_with
 from lib.model.weights import Checkpoint, read_weights
 from lib.yaml_files import read_yaml
 
@@ -53,12 +53,15 @@ def open_model(path, config_file=None, overrides=(), device="cpu"):
     return Opened(model.eval(), config, checkpoint)
 
 
-def model_from(checkpoint, config, device="cpu"):
-    """Return the model of a config with a `Checkpoint`'s parameters, or the network of an exported file."""
+def model_from(checkpoint, config, device="cpu", without=()):
+    """Return the model of a config with a `Checkpoint`'s parameters, or the network of an exported file.
+
+    without: prefixes of parameters that are begun anew; see `Checkpoint.load_into`.
+    """
     if checkpoint.network is not None:
         return checkpoint.network
-    model = model_of(config.backbone).build(config).to(device)
-    checkpoint.load_into(model)
+    model = build_model(config).to(device)
+    checkpoint.load_into(model, without)
     return model
 
 

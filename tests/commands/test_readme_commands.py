@@ -16,7 +16,7 @@ import few_motions
 import numpy as np
 import pytest
 import torch
-from conftest import PARITY, ROOT
+from conftest import PARITY, ROOT, project_files
 from test_3dhp import content, layouts  # noqa: F401
 from test_amass import body, motion
 from test_mocap import random_pose, write_amc, write_asf
@@ -66,7 +66,7 @@ def commands_of(page):
 
 
 def write_small_config(path):
-    """Make a config's network and training small, and leave out keys that it does not have."""
+    """Make a config's network and training small, by the keys that it has."""
     lines = path.read_text().splitlines()
     changed = [
         re.sub(r"^(\w+): .*", lambda m: f"{m[1]}: {SMALL.get(m[1], m[0].split(': ', 1)[1])}", line) for line in lines
@@ -85,10 +85,7 @@ def write_keypoints(path):
 def project(layouts, pretraining_data, tmp_path_factory):  # noqa: F811
     """The copy."""
     folder = tmp_path_factory.mktemp("project")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True, capture_output=True, check=True
-    )
-    for name in listed.stdout.splitlines():
+    for name in project_files():
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
@@ -119,20 +116,19 @@ def project(layouts, pretraining_data, tmp_path_factory):  # noqa: F811
 
     shutil.copytree(pretraining_data / "motion2d", folder / "data/motion2d")
     part(folder / "my.mp4", 90, 110)
-    part(folder / "demo/video/short.mp4", 90, 110)
     write_keypoints(folder / "found.json")
-    released = load_config(folder / "configs/pose3d/MotionAGFormer_train_h36m_S.yaml", ())
-    for name, config in (("motionagformer-s-h36m.pth.tr", released),
-                         ("best_epoch.bin", load_config(folder / "configs/pose3d/PoseMamba_train_h36m_S.yaml", ()))):  # fmt: skip
-        state = {f"module.{key}": value for key, value in build_model(config).state_dict().items()}
-        torch.save(
-            {"model": state, "epoch": 1} if "tr" in name[-3:] else {"model_pos": state, "epoch": 1}, folder / name
-        )
+    for name, config, key in (
+        ("motionagformer-s-h36m.pth.tr", "MotionAGFormer_train_h36m_S", "model"),
+        ("best_epoch.bin", "PoseMamba_train_h36m_S", "model_pos"),
+    ):
+        model = build_model(load_config(folder / "configs/pose3d" / f"{config}.yaml", ()))
+        state = {f"module.{parameter}": value for parameter, value in model.state_dict().items()}
+        torch.save({key: state, "epoch": 1}, folder / name)
     return folder
 
 
 def smaller(command):
-    """A command with less to do, and fixed places in place of those that a user has."""
+    """A command with less to do."""
     for old, new in FEWER:
         command = re.sub(old, new, command)
     if command.startswith("pip install"):

@@ -2,15 +2,11 @@
 
 import ast
 import re
-import subprocess
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, project_files
 
-LISTED = subprocess.run(
-    ["git", "ls-files", "-co", "--exclude-standard", "*.md"], cwd=ROOT, capture_output=True, text=True
-)
-PAGES = [ROOT / name for name in LISTED.stdout.split()] or sorted(ROOT.glob("*.md"))
+PAGES = [ROOT / name for name in project_files("*.md")] or sorted(ROOT.glob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 

@@ -1,9 +1,8 @@
 """Opening of ONNX files, with one thread each, since people are processed concurrently."""
 
-import onnxruntime
-
-from lib.errors import UserError, describe
+from lib.errors import UserError
 from lib.files import require_file
+from lib.onnx_session import open_session
 
 
 def open_model(path, kind, inputs, outputs):
@@ -16,14 +15,8 @@ def open_model(path, kind, inputs, outputs):
     Raises:
         UserError: the file is missing, damaged or another model.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # its warnings mean nothing to a user
     path = require_file(path)
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise UserError(f"{path}: is no ONNX model or is damaged ({describe(error)}); fetch it again") from error
+    session = open_session(path, "fetch it again", threads=1)
     for what, needed, given in (
         ("input", inputs, session.get_inputs()),
         ("output", outputs, session.get_outputs()),
