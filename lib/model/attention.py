@@ -41,7 +41,7 @@ class Attention(nn.Module):
         q, k, v = rearrange(self.qkv(x), _SPLIT[self.mode], qkv=3, h=self.num_heads)
         dropout = self.attn_drop if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
-        y = rearrange(y, _JOIN[self.mode], b=x.shape[0])  # not len(), which fixes the size of an export
+        y = rearrange(y, _JOIN[self.mode], f=x.shape[1], j=x.shape[2])  # not b, which stochastic depth makes 0
         return self.proj_drop(self.proj(y))
 
 

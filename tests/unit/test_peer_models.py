@@ -214,6 +214,14 @@ def test_gradients_reach_every_parameter():
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
 
+def test_a_batch_that_loses_all_branches_learns_too():
+    """Stochastic depth passes an empty batch through a branch then."""
+    for model in ("DSTformer", "MotionAGFormer"):
+        network = build_model(load_config(overrides=[f"backbone={model}", *TINY, "drop_path=0.999999"])).train()
+        network(clips()).square().sum().backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
 def test_half_precision_is_near():
     network = agformer().eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
